@@ -1,0 +1,1 @@
+"""The loop that does I/O: load, decide, perform, append, until the actor rests."""

@@ -1,0 +1,215 @@
+"""Children of one entry: in place as tasks up to a window, the rest spread over the cluster by command."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from noria.clock import now
+from noria.contract import commands
+from noria.limits import CHILD_WINDOW
+from noria.machine.decide import resumed
+from noria.machine.state import ENDED, RESTING, Actor, join, live, segment, split
+from noria.machine.tasks import RunChildren
+from noria.ports import Refused
+from noria.workflow.entries import ForeachEntry, ParallelEntry
+
+if TYPE_CHECKING:
+    from noria.actor.activation import Activation
+
+Drive = Callable[["Activation", Actor], Awaitable[str]]
+
+
+async def run_children(activation: Activation, actor: Actor, task: RunChildren, drive: Drive) -> dict[str, str]:
+    """Run the open children until each of them rests; status by segment. Those that were not begun are "paused"."""
+    fanout = _Fanout(activation, actor, task, drive)
+    try:
+        return await fanout.run()
+    except BaseException:
+        await fanout.stop()
+        raise
+
+
+class _Fanout:
+    def __init__(self, activation: Activation, actor: Actor, task: RunChildren, drive: Drive) -> None:
+        self.activation, self.actor, self.task, self.drive = activation, actor, task, drive
+        self.limit = 1 if activation.tree.per_step else task.limit
+        self.rested: dict[str, str] = {}
+        self.local: dict[asyncio.Task[str], str] = {}
+        self.remote: set[str] = set()
+        self.closed = False  # a failure or a bail: begin no more
+        self.ended = 0
+        self.todo = self._todo()
+
+    def _todo(self) -> list[str]:
+        """Segments to run, the next one last; those that began before come first, since they keep their slots."""
+        begun, new = list[str](), list[str]()
+        for n, seg in enumerate(self.task.segments):
+            child = self.activation.tree.actor(join(self.actor.path, seg))
+            child.member = n
+            if child.status in ENDED:
+                self.ended += 1
+            else:
+                (begun if child.last or child.started or self._has_begun(child) else new).append(seg)
+        if self.ended + len(begun) == 0 and isinstance(self.task.entry, ForeachEntry):
+            data = {"input": self.actor.prev, "attempt": 0, "status": "running"}
+            self.activation.journal.live("workflow-step-start", self.actor, self.task.entry.id, data)
+        return [*reversed(new), *reversed(begun)]
+
+    def _has_begun(self, child: Actor) -> bool:
+        return bool(child.children)
+
+    def child(self, seg: str) -> Actor:
+        return self.activation.tree.actor(join(self.actor.path, seg))
+
+    async def run(self) -> dict[str, str]:
+        activation = self.activation
+        while True:
+            await self._begin()
+            if not self.local and not self.remote:
+                break
+            if not self.local:
+                activation.host.free_slot(activation)  # one who only watches holds no slot
+            await self._wait()
+            self._collect()
+        await activation.host.take_slot(activation)
+        return {seg: self.rested.get(seg, "paused") for seg in self.task.segments}
+
+    async def stop(self) -> None:
+        for task in self.local:
+            task.cancel()
+        if self.local:
+            await asyncio.wait(list(self.local))
+        self.activation.watching -= len(self.remote)
+
+    def _has_room(self) -> bool:
+        tree = self.activation.tree
+        busy = len(self.local) + len(self.remote) + len(self.rested)
+        paused = tree.per_step and tree.leaf_done > tree.per_step
+        return bool(self.todo) and not self.closed and not paused and busy < self.limit
+
+    async def _begin(self) -> None:
+        while self._has_room():
+            child = self.child(self.todo.pop())
+            seg = segment(child.path)
+            if self._is_remote(child):
+                await self._spread(child)
+            else:
+                task = asyncio.ensure_future(self.drive(self.activation, child))
+                self.local[task] = seg
+
+    def _is_remote(self, child: Actor) -> bool:
+        if child.started:
+            return True
+        entry = self.task.entry
+        placement = entry.placement if isinstance(entry, (ForeachEntry, ParallelEntry)) else "auto"
+        if child.last or self._has_begun(child) or placement == "local" or self.activation.tree.per_step:
+            return False
+        return placement == "spread" or (len(self.local) >= CHILD_WINDOW and self.activation.host.has_peers)
+
+    async def _spread(self, child: Actor) -> None:
+        """Give the child a host of its own, by a command; one that rests goes on by what came for it."""
+        self.remote.add(segment(child.path))
+        self.activation.watching += 1
+        if self.activation.watching == 1:
+            self.activation.wake()  # the supervisor must begin to re-read
+        if not child.started:
+            await self._send_start(child)
+        elif child.status in RESTING and not self._has_command(child):
+            if not await self._pass_down(child):
+                self._rest(segment(child.path), child.status)
+
+    async def _send_start(self, child: Actor) -> None:
+        activation, tree = self.activation, self.activation.tree
+        start = commands.Start(
+            activation.journal.nonces.next(), now(), child.input, tree.resource_id, live(tree.state), live(tree.context),
+            version=tree.version, traceparent=tree.traceparent, init=self.actor.input, member=child.member,
+        )  # fmt: skip
+        await self._send(child, start, 0)
+
+    async def _send(self, child: Actor, command: commands.Command, expected: int | None) -> None:
+        from noria.actor import parcels
+        from noria.machine.fold import fold_command
+
+        activation = self.activation
+        key = activation.journal.key_of(child)
+        body = await parcels.pack(activation.broker, key.tree, commands.encode(command))
+        try:
+            sequence = await activation.broker.commands.send(key, body, expected)
+        except Refused:  # a former host sent it
+            stored = await activation.broker.commands.last(key)
+            assert stored is not None
+            sequence = stored.sequence
+        fold_command(activation.tree, sequence, child.path, command)
+
+    async def _pass_down(self, child: Actor) -> bool:
+        """Hand resumes and timers that reached the root on to a child that lives elsewhere; False: there are none."""
+        tree, ids = self.activation.tree, self.activation.journal.nonces
+        members = [child, *tree.below(child.path)]
+        sent = False
+        for member in members:
+            for step, record in member.steps.items():
+                resume = resumed(member, step) if record.status == "suspended" else None
+                if resume is not None:
+                    await self._send(child, commands.Resume(ids.next(), now(), [(member.path, step)], resume[1]), None)
+                    sent = True
+                if record.status == "waiting" and tree.fired.get(member.path, 0.0) >= record.until:
+                    await self._send(child, commands.TimerFired(ids.next(), now(), member.path, step, record.until), None)
+                    sent = True
+        return sent
+
+    def _has_command(self, child: Actor) -> bool:
+        return any(path == child.path and s > child.in_seen for s, path in self.activation.tree.pending)
+
+    async def _wait(self) -> None:
+        stirred = asyncio.ensure_future(self.activation.stirred.wait())
+        try:
+            await asyncio.wait({*self.local, stirred}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stirred.cancel()
+
+    def _collect(self) -> None:
+        for task in [t for t in self.local if t.done()]:
+            seg = self.local.pop(task)
+            self._rest(seg, task.result())
+        if not self.activation.stirred.is_set():
+            return
+        self.activation.stirred.clear()
+        for seg in list(self.remote):
+            child = self.child(seg)
+            if child.status in RESTING and not self._has_command(child):
+                self._rest(seg, child.status)
+        for seg in [s for s in self.rested if self._is_stirred(self.child(s))]:
+            del self.rested[seg]
+            self.todo.append(seg)
+
+    def _is_stirred(self, child: Actor) -> bool:
+        """Whether a resting child, or one below it, got what it waits for."""
+        tree = self.activation.tree
+        for member in (child, *tree.below(child.path)):
+            for step, record in member.steps.items():
+                if record.status == "suspended" and resumed(member, step) is not None:
+                    return True
+                if record.status == "waiting" and tree.fired.get(member.path, 0.0) >= record.until:
+                    return True
+        return False
+
+    def _rest(self, seg: str, status: str) -> None:
+        if seg in self.remote:
+            self.remote.discard(seg)
+            self.activation.watching -= 1
+        child = self.child(seg)
+        if status in ENDED:
+            self.ended += 1
+            self.closed = self.closed or status in ("failed", "tripwire", "canceled") or (child.leaf and child.bailed)
+        else:
+            self.rested[seg] = status
+        if isinstance(self.task.entry, ForeachEntry):
+            self._progress(child, seg, status)
+
+    def _progress(self, child: Actor, seg: str, status: str) -> None:
+        data = {"completed": self.ended, "total": len(self.task.segments), "index": split(seg)[1], "status": status}
+        if status == "success":
+            data["output"] = child.output
+        self.activation.journal.live("workflow-step-progress", self.actor, self.task.entry.id, data)

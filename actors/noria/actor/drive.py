@@ -1,0 +1,66 @@
+"""Decide, perform, append, again, until the actor rests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, assert_never
+
+from noria.actor import perform
+from noria.actor.children import run_children
+from noria.clock import now
+from noria.contract.facts import Finished, Started
+from noria.contract.values import error_info
+from noria.errors import InvalidInput
+from noria.machine.decide import decide
+from noria.machine.state import Actor
+from noria.machine.tasks import Ask, Record, Rest, RunChildren, RunMapping, RunSleep, RunStep, Unit
+from noria.workflow.builder import Workflow
+
+if TYPE_CHECKING:
+    from noria.actor.activation import Activation
+
+
+async def drive(activation: Activation, actor: Actor) -> str:
+    """Run an actor until it rests; its status then."""
+    unit = activation.unit(actor.path)
+    if isinstance(unit, Workflow) and actor.path and actor.last == 0:
+        await _begin_nested(activation, actor, unit)
+    rested: dict[str, str] | None = None
+    while True:
+        activation.check_lease()
+        task = decide(activation.tree, actor, unit, now(), rested)
+        rested = None
+        match task:
+            case RunStep():
+                await perform.run_step(activation, actor, task)
+            case Rest():
+                return task.status
+            case Record():
+                await activation.record(actor, task.facts)
+            case RunMapping():
+                await perform.run_mapping(activation, actor, task)
+            case RunSleep():
+                await perform.run_sleep(activation, actor, task)
+            case Ask():
+                await perform.ask(activation, actor, task)
+            case RunChildren():
+                rested = await run_children(activation, actor, task, drive)
+            case _:
+                assert_never(task)
+
+
+async def _begin_nested(activation: Activation, actor: Actor, workflow: Unit) -> None:
+    """A nested workflow's input is validated like a step's: a misfit fails the nested run, it does not raise."""
+    assert isinstance(workflow, Workflow)
+    activation.journal.live("workflow-step-start", actor, None, {"input": actor.input, "attempt": 0, "status": "running"})
+    if not activation.workflow.validate:
+        return
+    try:
+        given = workflow.parse_input(actor.input)
+    except InvalidInput as error:
+        info = error_info(error)
+        info["message"] = info["message"].replace("Invalid input data", f"Step input validation failed: step {workflow.id!r}", 1)
+        await activation.record(actor, [Finished("failed", now(), error=info)])
+        return
+    if given != actor.input:
+        actor.input = actor.prev = given
+        activation.journal.opening[actor.path] = [Started(given, None, now())]

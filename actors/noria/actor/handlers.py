@@ -1,0 +1,139 @@
+"""Calling user functions: the context that they see, and what came of the call."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import MutableMapping
+from typing import TYPE_CHECKING, Any
+
+from noria.contract.facts import Writes
+from noria.contract.values import plain
+from noria.errors import StepTimeout
+from noria.machine.state import Actor, live, segment, split
+from noria.workflow.context import Context
+from noria.workflow.functions import UserFunction
+from noria.workflow.steps import Step
+
+if TYPE_CHECKING:
+    from noria.actor.activation import Activation
+    from noria.machine.state import Step as Record
+
+log = logging.getLogger("noria.step")
+
+
+class LiveContext(Context):
+    """The context of one call, on top of the activation that makes it."""
+
+    def __init__(
+        self, activation: Activation, actor: Actor, step: Step | None = None, *, entry: str | None = None, value: Any = None,
+        attempt: int = 0, rounds: int = 0, record: Record | None = None, resume_data: Any = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self._activation, self._actor, self._step = activation, actor, step
+        key = activation.key
+        self.run_id, self.workflow_id = key.run, activation.workflow_of(actor).id
+        self.step_id = step.id if step is not None else entry
+        self.path = tuple(actor.path.split(".")) if actor.path else ()
+        self.resource_id, self.attempt, self.iteration = activation.tree.resource_id, attempt, rounds
+        self.recovered, self.index = activation.recovered, split(segment(actor.path))[1]
+        self.input, self.resume_data = value, resume_data
+        self.suspend_data = record.suspend_payload if record is not None else None
+        self.client, self.cancelled = activation.client, activation.cancelled
+        self._context: dict[str, Any] | None = None
+        self._context_before: dict[str, Any] = {}
+
+    @property
+    def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        return logging.LoggerAdapter(log, {"run_id": self.run_id, "workflow": self.workflow_id, "step": self.step_id})
+
+    @property
+    def span(self) -> Any:
+        from opentelemetry import trace
+
+        return trace.get_current_span()
+
+    @property
+    def init_data(self) -> Any:
+        return self._activation.init_data(self._actor)
+
+    @property
+    def idempotency_key(self) -> str:
+        life = split(segment(self._actor.path))[2]
+        return ":".join((self.workflow_id, self.run_id, *self.path, str(self.step_id), str(self.iteration), str(life)))
+
+    @property
+    def request_context(self) -> MutableMapping[str, Any]:
+        if self._context is None:
+            self._context_before = live(self._activation.tree.context)
+            self._context = {k: plain(v) for k, v in self._context_before.items()}
+        return self._context
+
+    @property
+    def state(self) -> Any:
+        values = {**live(self._activation.tree.state), **self._patch}
+        if self._step is not None and self._step.state_type is not None:
+            return self._step.parse_state(values)
+        return self._activation.workflow_of(self._actor).parse_state(values)
+
+    def step_result(self, step: Any, default: Any = None) -> Any:
+        wanted = step if isinstance(step, str) else step.id
+        found = self._activation.result_of(self._actor, wanted)
+        return default if found is None else found[0]
+
+    async def write(self, data: Any) -> None:
+        self._activation.journal.live("workflow-step-output", self._actor, self.step_id, {"output": plain(data)})
+
+    async def emit(self, type: str, data: Any = None) -> None:
+        self._activation.journal.live(type, self._actor, self.step_id, plain(data))
+
+    def writes(self) -> Writes | None:
+        """What the call did to state and request context; None when nothing."""
+        changed = removed = None
+        if self._context is not None:
+            before = self._context_before
+            now = {k: plain(v) for k, v in self._context.items()}
+            changed = {k: v for k, v in now.items() if k not in before or before[k] != v}
+            removed = [k for k in before if k not in now]
+        return Writes(self._patch or None, changed, removed) if self._patch or changed or removed else None
+
+
+async def call(activation: Activation, function: UserFunction, value: Any, context: LiveContext) -> Any:
+    """A condition or mapping function. Sync ones run in the loop: they are expressions, not work."""
+    result = function.call(value, context)
+    return await result if inspect.isawaitable(result) else result
+
+
+async def call_step(activation: Activation, step: Step, value: Any, context: LiveContext) -> Any:
+    """A step's function: async in the loop, sync in a thread. Raises StepTimeout past its timeout."""
+    if step.timeout is None:
+        return await _call_step(activation, step, value, context)
+    try:
+        async with asyncio.timeout(step.timeout) as deadline:
+            return await _call_step(activation, step, value, context)
+    except TimeoutError as error:
+        if not deadline.expired():
+            raise
+        raise StepTimeout(f"step {step.id!r} took longer than {step.timeout} s") from error
+
+
+async def _call_step(activation: Activation, step: Step, value: Any, context: LiveContext) -> Any:
+    if step.fn.is_async:
+        return await step.fn.call(value, context)
+    result = await activation.in_thread(step.fn.call, value, context)
+    return await result if inspect.isawaitable(result) else result
+
+
+def result_of(activation: Activation, actor: Actor, step: str) -> tuple[Any] | None:
+    """The output of a step that succeeded in the actor's workflow, in a tuple; None when there is none."""
+    record = actor.steps.get(step)
+    if record is not None:
+        return (record.output,) if record.status == "success" else None
+    for path in reversed(actor.children.get(step, [])):
+        child = activation.tree.actors.get(path)
+        if child is not None and child.status == "success":
+            return (child.output,)
+    return None
+
+

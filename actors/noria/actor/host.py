@@ -1,0 +1,166 @@
+"""One worker's hosting: deliveries in, activations, slots, leases renewed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from noria.actor.activation import Activation
+from noria.clock import monotonic, now
+from noria.errors import BrokerUnavailable
+from noria.ids import Nonces
+from noria.limits import THREADS
+from noria.ports import ActorKey, Broker, Delivery, Receiver, RunKey
+from noria.workflow.builder import Workflow
+
+log = logging.getLogger("noria.host")
+
+
+class Host:
+    """Takes deliveries of its workflows' commands and hosts what the rules give it, at most `concurrency` at once."""
+
+    def __init__(
+        self, broker: Broker, client: Any, workflows: Iterable[Workflow], concurrency: int, lease: float, grace: float
+    ) -> None:
+        self.broker, self.client, self.concurrency, self.lease, self.grace = broker, client, concurrency, lease, grace
+        self.workflows = {w.id: w for w in workflows}
+        self.nonces = Nonces()
+        self.threads = ThreadPoolExecutor(THREADS, "noria-step")
+        self.has_peers = False
+        self._activations: dict[ActorKey, Activation] = {}
+        self._slots: set[Activation] = set()
+        self._freed = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._receivers: list[Receiver] = []
+        self._unsubscribe: list[Any] = []
+        self._renewed = monotonic()
+        self._renewer: asyncio.Task[None] | None = None
+        self._closing = False
+
+    async def open(self) -> None:
+        """Begin to receive."""
+        self._renewed = monotonic()
+        self._renewer = asyncio.create_task(self._renew())
+        for name in self.workflows:
+            self._unsubscribe.append(await self.broker.news.on_nudge(name, self._nudged))
+            receiver = await self.broker.commands.receive(name, self.lease, self._deliver, self._room)
+            self._receivers.append(receiver)
+
+    async def close(self) -> None:
+        """Drain: running activations get `grace` seconds, then what is left is handed over at once."""
+        self._closing = True
+        for receiver in self._receivers:
+            await receiver.close()
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=self.grace if self._slots else 0)
+        left = list(self._activations.values())
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for activation in left:
+            for delivery in (activation.delivery, *activation.others):
+                delivery.hand_back()
+        for unsubscribe in self._unsubscribe:
+            await unsubscribe()
+        if self._renewer is not None:
+            self._renewer.cancel()
+        self.threads.shutdown(wait=False, cancel_futures=True)
+
+    # Deliveries -------------------------------------------------------------------------------------------------
+
+    def _room(self) -> int:
+        return 0 if self._closing else max(0, self.concurrency - len(self._slots))
+
+    def _deliver(self, delivery: Delivery) -> None:
+        workflow = self.workflows.get(delivery.actor.workflow)
+        if workflow is None or self._closing:
+            return delivery.hand_back(1.0)
+        current = self._activations.get(delivery.actor)
+        if current is None:
+            return self._begin(Activation(self, workflow, delivery))
+        for n, known in enumerate([current.delivery, *current.others]):
+            if known.sequence == delivery.sequence:  # our own lease came back: it goes on under the new delivery
+                if n == 0:
+                    current.delivery = delivery
+                else:
+                    current.others[n - 1] = delivery
+                return None
+        current.others.append(delivery)
+        return current.wake()
+
+    def _begin(self, activation: Activation) -> None:
+        self._activations[activation.key] = activation
+        task = asyncio.create_task(self._serve(activation))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, activation: Activation) -> None:
+        """An activation's life, then that of the next delivery which waited behind it."""
+        try:
+            await activation.attend()
+        except asyncio.CancelledError:
+            raise
+        except BrokerUnavailable as error:
+            log.warning("run %s is left to the next delivery: %s", activation.key.run, error)
+            activation.delivery.hand_back(1.0)
+        except Exception:
+            log.exception("run %s of workflow %r is handed back", activation.key.run, activation.key.workflow)
+            activation.delivery.hand_back(1.0)
+        del self._activations[activation.key]
+        waiting = sorted(activation.others, key=lambda d: d.sequence)
+        if waiting:
+            following = Activation(self, activation.workflow, waiting[0])
+            following.others = waiting[1:]
+            self._begin(following)
+
+    def is_fresh(self, delivery: Delivery) -> bool:
+        """Whether a delivery says all that there is to know: a start, young, delivered for the first time."""
+        young = now() - delivery.time < self.lease / 2
+        return delivery.count == 1 and young and b'"kind":"start"' in delivery.body[:32]
+
+    def _nudged(self, run: RunKey, sender: str) -> None:
+        for key, activation in self._activations.items():
+            if key.run == run.run and key.workflow == run.workflow and activation.nonce != sender:
+                activation.wake()
+
+    # Slots ------------------------------------------------------------------------------------------------------
+
+    async def take_slot(self, activation: Activation) -> None:
+        """Wait for a free slot; one that is held is kept."""
+        while activation not in self._slots and len(self._slots) >= self.concurrency:
+            self._freed.clear()
+            await self._freed.wait()
+        self._slots.add(activation)
+
+    def free_slot(self, activation: Activation) -> None:
+        if activation in self._slots:
+            self._slots.discard(activation)
+            self._freed.set()
+            for receiver in self._receivers:
+                receiver.top_up()
+
+    # Leases -----------------------------------------------------------------------------------------------------
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(self.lease / 3)
+            if self.overslept():
+                for activation in self._activations.values():
+                    activation.suspect = True
+            self._renewed = monotonic()
+            for activation in self._activations.values():
+                for delivery in (activation.delivery, *activation.others):
+                    delivery.renew()
+
+    def overslept(self) -> bool:
+        """Whether the last renewal is older than the lease: somebody else may host by now."""
+        return monotonic() - self._renewed > self.lease
+
+    def background(self, work: Coroutine[Any, Any, None]) -> None:
+        """A task of the host's own."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,103 @@
+"""The pen of an activation: the only place where facts are appended, with the fence."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from noria.actor import parcels
+from noria.actor.load import fold
+from noria.clock import now
+from noria.contract.facts import Envelope, Fact, FactMessage, TakenOver
+from noria.ids import Nonces
+from noria.limits import MAX_INLINE_BYTES
+from noria.machine.fold import fold_message
+from noria.machine.state import Actor, Tree
+from noria.ports import ActorKey, Broker, Refused
+
+
+class Fenced(Exception):
+    """Somebody else hosts the actor: drop the activation, acknowledge nothing."""
+
+
+class Journal:
+    """Appends to the chains of one activation: its own actor and the children that it runs in place."""
+
+    def __init__(self, broker: Broker, key: ActorKey, tree: Tree, door: int, nonces: Nonces) -> None:
+        self.broker, self.key, self.tree, self.door, self.nonces = broker, key, tree, door, nonces
+        self.nonce = nonces.next()
+        self.in_seen = 0
+        self.opening: dict[str, list[Fact]] = {}  # packed with the next fact of an actor
+        self._envelope = Envelope(broker.namespace, key.workflow, key.run, tree.traceparent)
+        self._flying: set[asyncio.Future[int]] = set()
+
+    def key_of(self, actor: Actor) -> ActorKey:
+        return ActorKey(self.key.workflow, self.key.run, actor.path)
+
+    async def append(self, actor: Actor, facts: list[Fact]) -> None:
+        """Store facts that are ready together and fold them. Raises Fenced when another host wrote.
+
+        A cancelled task must not lose the sequence of an append that the server stores all the same: it is folded
+        when its answer comes, and `settle` waits for it.
+        """
+        opening = self.opening.pop(actor.path, None)
+        message = FactMessage(
+            facts if opening is None else [*opening, *facts],
+            self.in_seen if actor.path == self.key.path else 0, self.door, self.nonce, self.nonces.next(), actor.member,
+        )  # fmt: skip
+        body = self._envelope.encode(actor.path, message)
+        if len(body) > MAX_INLINE_BYTES:
+            body = await parcels.pack(self.broker, self.key.tree, body)
+        future = self.broker.log.append(self.key_of(actor), body, actor.last)
+        try:
+            sequence = await asyncio.shield(future)
+        except asyncio.CancelledError:
+            self._flying.add(future)
+            future.add_done_callback(lambda f: self._landed(f, actor, message))
+            raise
+        except Refused:
+            await self._refused(actor, message, body)
+            return
+        fold_message(self.tree, sequence, actor.path, message)
+
+    def _landed(self, future: asyncio.Future[int], actor: Actor, message: FactMessage) -> None:
+        self._flying.discard(future)
+        if not future.cancelled() and future.exception() is None:
+            fold_message(self.tree, future.result(), actor.path, message)
+
+    async def settle(self) -> None:
+        """Wait for appends whose tasks were cancelled."""
+        while self._flying:
+            await asyncio.wait(set(self._flying))
+
+    async def _refused(self, actor: Actor, message: FactMessage, body: bytes) -> None:
+        """Go on if the chain only aged out; adopt what a former host's in-place child recorded; else give way."""
+        key = self.key_of(actor)
+        if actor.last and await self.broker.log.last(key) is None:
+            sequence = await self.broker.log.append(key, body, 0)
+            fold_message(self.tree, sequence, actor.path, message)
+            return
+        if actor.path == self.key.path:
+            raise Fenced
+        found = await self.broker.log.read(key, actor.last)
+        if not found:
+            raise Fenced
+        for entry in found:
+            await fold(self.broker, self.tree, entry)
+
+    async def take_over(self) -> None:
+        """Fence whoever hosted before: on the own chain and on every open child that ran in place."""
+        await self.append(self.tree.root, [TakenOver(now())])
+        await asyncio.gather(*(self.append(a, [TakenOver(now())]) for a in self.tree.below(self.key.path) if self._open(a)))
+
+    def _open(self, actor: Actor) -> bool:
+        return actor.last > 0 and not actor.started and actor.status == "active"
+
+    def live(self, type: str, actor: Actor, step: str | None, data: Any) -> None:
+        """Tell observers; best effort, not awaited."""
+        body = self._envelope.encode_live(self.nonces.next(), type, actor.path, step, now(), data)
+        if len(body) > MAX_INLINE_BYTES:
+            data = {**data, "input": None, "output": None, "truncated": True} if isinstance(data, dict) else None
+            body = self._envelope.encode_live(self.nonces.next(), type, actor.path, step, now(), data)
+        self.broker.log.publish_live(self.key_of(actor), body)
+

@@ -1,0 +1,251 @@
+"""Doing what one task asks for: steps, mappings, sleeps, conditions. Each ends in one append."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from noria.actor.handlers import LiveContext, call, call_step
+from noria.actor.journal import Fenced
+from noria.clock import now
+from noria.contract import commands
+from noria.contract.facts import Answered, Fact, Finished, StepEnded, StepSuspended, StepWaiting
+from noria.contract.values import error_info, plain
+from noria.errors import BrokerUnavailable, InvalidInput, NonRetryable, NoriaError, Tripwire
+from noria.limits import LINGER_SECONDS
+from noria.machine.state import Actor
+from noria.machine.tasks import Ask, RunMapping, RunSleep, RunStep
+from noria.ports import Refused
+from noria.retry import Retry
+from noria.workflow.context import AbortSignal, BailSignal, SuspendSignal
+from noria.workflow.entries import BranchEntry, ForeachEntry, LoopEntry
+from noria.workflow.functions import UserFunction
+from noria.workflow.mapping import resolve
+
+if TYPE_CHECKING:
+    from noria.actor.activation import Activation
+
+ENGINE = (Fenced, Refused, BrokerUnavailable, AbortSignal)  # not the user's failures
+
+
+async def run_step(activation: Activation, actor: Actor, task: RunStep) -> None:
+    """Call a step, again as its Retry says, and record how it ended."""
+    step, workflow = task.step, activation.workflow_of(actor)
+    retry = step.retry or workflow.retry
+    fact = _Attempts(task, now())
+    while True:
+        outcome = await _try(activation, actor, task, fact)
+        if isinstance(outcome, Exception):
+            pause = None if _final(outcome, retry, fact.made) else retry.pause(fact.made, random.random())
+            if pause is None:
+                outcome = fact.failed(outcome)
+            elif pause <= LINGER_SECONDS:
+                await asyncio.sleep(pause)
+                continue
+            else:
+                outcome = await _wait(activation, actor, fact, pause)
+        break
+    facts: list[Fact] = [outcome]
+    if isinstance(outcome, StepEnded) and not task.leaf:
+        if outcome.status != "success":
+            facts.append(Finished(outcome.status, outcome.ended_at, error=outcome.error, tripwire=outcome.tripwire))
+        elif task.final or outcome.bail:
+            facts.append(Finished("success", outcome.ended_at))
+    await activation.record(actor, facts)
+
+
+class _Attempts:
+    """What the facts of one step call have in common."""
+
+    def __init__(self, task: RunStep, started_at: float) -> None:
+        self.task, self.started_at, self.made = task, started_at, task.attempts
+        self.has_input, self.input = False, None
+        self.resume_payload = task.resume[1] if task.resume is not None else None
+
+    def _common(self) -> dict[str, Any]:
+        return {
+            "step": self.task.step.id, "started_at": self.started_at, "round": self.task.round, "leaf": self.task.leaf,
+            "has_input": self.has_input, "input": self.input, "attempts": self.made,
+            "has_resume": self.task.resume is not None, "resume_payload": self.resume_payload,
+        }  # fmt: skip
+
+    def ended(self, status: str, **more: Any) -> StepEnded:
+        return StepEnded(status=status, ended_at=now(), **self._common(), **more)
+
+    def failed(self, error: Exception) -> StepEnded:
+        if isinstance(error, Tripwire):
+            info = {"reason": error.reason, "retry": error.retry, "metadata": plain(error.metadata), "step": self.task.step.id}
+            return self.ended("tripwire", tripwire=info)
+        return self.ended("failed", error=error_info(error))
+
+    def suspended(self, signal: SuspendSignal, context: LiveContext) -> StepSuspended:
+        return StepSuspended(
+            suspended_at=now(), payload=signal.payload, labels=signal.labels, output=signal.output,
+            writes=context.writes(), **self._common(),
+        )  # fmt: skip
+
+    def waiting(self, until: float) -> StepWaiting:
+        return StepWaiting(until=until, **self._common())
+
+
+async def _try(activation: Activation, actor: Actor, task: RunStep, fact: _Attempts) -> Fact | Exception:
+    """One try: the fact that it gave, or what it raised."""
+    step, record = task.step, actor.steps.get(task.step.id) if task.resume is not None else None
+    context = LiveContext(activation, actor, step, attempt=fact.made, rounds=task.round - 1, record=record)
+    fact.made += 1
+    try:
+        value, kept = step.parse_input(plain(task.input), activation.workflow.validate)
+        if kept != task.input:
+            fact.has_input, fact.input = True, kept
+        if task.resume is not None:
+            context.resume_data, fact.resume_payload = step.parse_resume(task.resume[1])
+        context.input = value
+        started = {"input": kept, "attempt": context.attempt, "status": "running"}
+        if task.resume is not None:
+            started["resume_payload"] = fact.resume_payload
+        activation.journal.live("workflow-step-start", actor, step.id, started)
+        output = plain(await call_step(activation, step, value, context))
+        return fact.ended("success", output=output, writes=context.writes())
+    except SuspendSignal as signal:
+        try:
+            signal.payload = step.parse_suspend(signal.payload)
+        except InvalidInput as error:
+            return error
+        return fact.suspended(signal, context)
+    except BailSignal as signal:
+        return fact.ended("success", output=signal.result, writes=context.writes(), bail=True)
+    except ENGINE:
+        raise
+    except Exception as error:
+        return error
+
+
+def _final(error: Exception, retry: Retry, made: int) -> bool:
+    hopeless = (NonRetryable, InvalidInput, Tripwire, *retry.non_retryable)
+    return isinstance(error, hopeless) or made > retry.attempts
+
+
+async def _wait(activation: Activation, actor: Actor, fact: _Attempts, pause: float) -> StepWaiting:
+    until = now() + pause
+    await set_timer(activation, actor, fact.task.step.id, until)
+    return fact.waiting(until)
+
+
+async def set_timer(activation: Activation, actor: Actor, step: str, until: float) -> None:
+    """Before the waiting fact: a timer that is set twice replaces itself, one that was not set would be lost."""
+    command = commands.TimerFired(activation.journal.nonces.next(), now(), actor.path, step, until)
+    await activation.broker.timers.set(activation.journal.key_of(actor), step, until, commands.encode(command))
+
+
+async def run_mapping(activation: Activation, actor: Actor, task: RunMapping) -> None:
+    """Evaluate a mapping: sources one by one, or the function."""
+    entry, started_at = task.entry, now()
+    activation.journal.live("workflow-step-start", actor, entry.id, {"input": actor.prev, "attempt": 0, "status": "running"})
+    context = LiveContext(activation, actor, entry=entry.id, value=actor.prev)
+    try:
+        if isinstance(entry.mapping, dict):
+            output = {key: await _resolve(source, actor.prev, context) for key, source in entry.mapping.items()}
+        else:
+            output = await call(activation, entry.mapping, plain(actor.prev), context)
+        fact = StepEnded(entry.id, "success", started_at, now(), plain(output), writes=context.writes(), counts=False)
+    except BailSignal as signal:
+        fact = StepEnded(entry.id, "success", started_at, now(), signal.result, bail=True, counts=False)
+    except ENGINE:
+        raise
+    except Exception as error:
+        info = error_info(error)
+        info["message"] = f"mapping {entry.id!r}: {info['message']}"
+        fact = StepEnded(entry.id, "failed", started_at, now(), error=info, counts=False)
+    await activation.record(actor, _with_end(fact, task.final))
+
+
+def _with_end(fact: StepEnded, final: bool) -> list[Fact]:
+    if fact.status != "success":
+        return [fact, Finished(fact.status, fact.ended_at, error=fact.error)]
+    return [fact, Finished("success", fact.ended_at)] if final or fact.bail else [fact]
+
+
+async def _resolve(source: Any, prev: Any, context: LiveContext) -> Any:
+    value = resolve(source, prev, context)
+    return await value if asyncio.iscoroutine(value) or asyncio.isfuture(value) else value
+
+
+async def run_sleep(activation: Activation, actor: Actor, task: RunSleep) -> None:
+    """Wait in place up to the linger, longer behind a timer; the output is the input."""
+    entry, started_at, until = task.entry, now(), task.until
+    if until is None:
+        try:
+            until = await _until(activation, actor, task, started_at)
+        except ENGINE:
+            raise
+        except Exception as error:
+            info = error_info(error)
+            info["message"] = f"sleep {entry.id!r}: {info['message']}"
+            fact = StepEnded(entry.id, "failed", started_at, now(), error=info, counts=False)
+            return await activation.record(actor, _with_end(fact, task.final))
+        if until - started_at > LINGER_SECONDS:
+            await set_timer(activation, actor, entry.id, until)
+            return await activation.record(actor, [StepWaiting(entry.id, started_at, until)])
+        waiting = {"input": actor.prev, "status": "waiting", "until": _iso(until)}
+        activation.journal.live("workflow-step-waiting", actor, entry.id, waiting)
+        await asyncio.sleep(max(0.0, until - now()))
+    else:
+        started_at = actor.steps[entry.id].started_at or started_at
+    fact = StepEnded(entry.id, "success", started_at, now(), actor.prev, counts=False)
+    return await activation.record(actor, _with_end(fact, task.final))
+
+
+def _iso(seconds: float) -> str:
+    from noria.contract.facts import iso
+
+    return iso(seconds)
+
+
+async def _until(activation: Activation, actor: Actor, task: RunSleep, start: float) -> float:
+    duration: Any = task.entry.duration
+    if isinstance(duration, UserFunction):
+        context = LiveContext(activation, actor, entry=task.entry.id, value=actor.prev)
+        duration = await call(activation, duration, plain(actor.prev), context)
+    if isinstance(duration, datetime):
+        if duration.tzinfo is None:
+            raise InvalidInput("sleep_until needs an aware datetime: give it a time zone")
+        return duration.timestamp()
+    if isinstance(duration, timedelta):
+        return start + duration.total_seconds()
+    if isinstance(duration, (int, float)):
+        return float(duration) if task.entry.until else start + duration
+    raise InvalidInput(f"a sleep needs seconds, a timedelta or a datetime, not {type(duration).__name__}")
+
+
+async def ask(activation: Activation, actor: Actor, task: Ask) -> None:
+    """Evaluate conditions. The answer waits for the next fact of the actor where it may: a loop round costs one append."""
+    entry = task.entry
+    context = LiveContext(activation, actor, entry=entry.id, value=task.value, rounds=task.round)
+    try:
+        value = await _answer(activation, actor, entry, context, task.value)
+    except ENGINE:
+        raise
+    except Exception as error:
+        info = error_info(error)
+        info["message"] = f"condition of {entry.id!r}: {info['message']}"
+        return await activation.record(actor, [Finished("failed", now(), error=info)])
+    await activation.answer(actor, Answered(task.key, value))
+
+
+async def _answer(
+    activation: Activation, actor: Actor, entry: BranchEntry | LoopEntry | ForeachEntry, context: LiveContext, value: Any
+) -> Any:
+    match entry:
+        case BranchEntry():
+            answers = await asyncio.gather(*(call(activation, c, plain(value), context) for c in entry.conditions))
+            return [member.id for member, yes in zip(entry.members, answers, strict=True) if yes]
+        case LoopEntry():
+            return bool(await call(activation, entry.condition, plain(value), context))
+        case ForeachEntry():
+            assert isinstance(entry.concurrency, UserFunction)
+            limit = await call(activation, entry.concurrency, plain(value), context)
+            if not isinstance(limit, int) or limit < 1:
+                raise NoriaError(f"the concurrency must be a whole number from 1 on, not {limit!r}")
+            return limit

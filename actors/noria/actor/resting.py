@@ -1,0 +1,87 @@
+"""What happens around a resting fact: callbacks before it; record and news after it."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from typing import TYPE_CHECKING, Any
+
+from noria.actor import parcels
+from noria.actor.handlers import LiveContext
+from noria.actor.load import load
+from noria.contract.facts import BlockEnded, Fact, FactMessage, Finished, Rested, StepSuspended
+from noria.contract.results import run_result
+from noria.contract.values import dumps
+from noria.limits import MAX_RESULT_NEWS_BYTES
+from noria.machine.fold import fold_message
+from noria.machine.state import ENDED, Tree
+from noria.machine.view import status, summary, view
+from noria.ports import Refused
+
+if TYPE_CHECKING:
+    from noria.actor.activation import Activation
+
+log = logging.getLogger("noria.actor")
+FORMAT = 1
+SILENT = ("waiting", "paused", "running", "pending")
+
+
+async def save(activation: Activation, active: bool = False) -> None:
+    """Put the record. A record follows its fact: one that is refused gives way to what is newer."""
+    async with activation._saving:  # pyright: ignore[reportPrivateUsage]
+        await _save(activation, active)
+
+
+async def _save(activation: Activation, active: bool) -> None:
+    tree, run, revision = activation.tree, activation.key.tree, activation.revision
+    if revision is None or (active and tree.root.status in ENDED):
+        return
+    ended = tree.root.status in ENDED
+    retention = activation.workflow.retention_seconds
+    ttl = max(1.0, retention) if ended and retention is not None else None
+    line, body = dumps(summary(tree)).decode(), dumps({"v": FORMAT, "tree": tree.dump()})
+    body = await parcels.pack(activation.broker, run, body)
+    try:
+        activation.revision = await activation.broker.records.put(run, body, revision, line, ttl)
+    except Refused:
+        stored = await load(activation.broker, activation.key)
+        if not active and not stored.deleted and stored.tree.root.last <= tree.root.last:
+            activation.revision = await activation.broker.records.put(run, body, stored.revision, line, ttl)
+
+
+def announce(activation: Activation) -> None:
+    """Tell callers that the run rests. Best effort: they read now and then as well."""
+    tree, key = activation.tree, activation.key
+    state = status(tree)
+    if state == "waiting":
+        return
+    shown: dict[str, Any] | None = view(tree, key.workflow, key.run)
+    body = dumps({"in": activation.journal.in_seen, "view": shown})
+    if len(body) > MAX_RESULT_NEWS_BYTES:
+        body = dumps({"in": activation.journal.in_seen, "view": None})
+    activation.broker.news.rest(key.tree, state, body)
+
+
+async def call_back(activation: Activation, facts: list[Fact]) -> None:
+    """on_finish and on_error, awaited before the fact that they tell of; what they raise is logged."""
+    if not isinstance(facts[-1], (Finished, Rested, StepSuspended)):
+        return
+    tree, workflow = Tree.of(activation.tree.dump()), activation.workflow
+    foreseen = FactMessage([f for f in facts if not isinstance(f, BlockEnded) or f.entry], 0, 0, "", "")
+    fold_message(tree, tree.root.last + 1, "", foreseen)
+    state = tree.root.status
+    if state in SILENT:
+        return
+    result = run_result(view(tree, activation.key.workflow, activation.key.run), workflow.parse_output)
+    context = LiveContext(activation, activation.tree.root, entry="on_finish", value=result.input)
+    context.attempt, context.recovered = 0, activation.recovered
+    for callback in (workflow.on_finish, workflow.on_error if state in ("failed", "tripwire") else None):
+        if callback is not None:
+            try:
+                answer: Any = callback.call(result, context)
+                if inspect.isawaitable(answer):
+                    await answer
+            except Exception:
+                log.exception("a callback of workflow %r raised; run %s goes on", workflow.id, activation.key.run)
+
+

@@ -1,0 +1,65 @@
+"""The only importer of nats: the ports of the runtime on NATS JetStream."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from noria.broker.commands import NatsCommands
+from noria.broker.connection import Connection, context_options, open_connection
+from noria.broker.log import NatsLog
+from noria.broker.signals import NatsNews, NatsTimers, NatsTriggers
+from noria.broker.stores import NatsBlobs, NatsCatalogue, NatsRecords
+from noria.broker.topology import Topology
+from noria.contract.subjects import Subjects
+
+DEFAULT_URL = "nats://127.0.0.1:4222"
+
+
+class NatsBroker:
+    """All ports on one connection."""
+
+    def __init__(self, connection: Connection, namespace: str, replicas: int = 1) -> None:
+        self.connection, self.subjects = connection, Subjects(namespace)
+        self.namespace, self.url = namespace, connection.url
+        self.topology = Topology(connection, self.subjects, replicas)
+        self.log = NatsLog(connection, self.subjects)
+        self.commands = NatsCommands(connection, self.subjects)
+        self.timers = NatsTimers(connection, self.subjects)
+        self.records = NatsRecords(connection, self.subjects)
+        self.blobs = NatsBlobs(connection, self.subjects)
+        self.catalogue = NatsCatalogue(connection, self.subjects)
+        self.news = NatsNews(connection, self.subjects)
+        self.triggers = NatsTriggers(connection, self.subjects)
+        connection.stream_of = self._stream_of
+
+    def _stream_of(self, subject: str) -> str:
+        if subject.startswith("$KV."):
+            return "KV_" + subject.split(".")[1]
+        kind = subject.split(".")[1]
+        special = {"trigger": self.subjects.triggers, "cron": self.subjects.triggers, "dead": self.subjects.dead, "blob": self.subjects.blobs}
+        return special.get(kind, self.subjects.runs)
+
+    @property
+    def server_version(self) -> str:
+        return str(self.connection.client.connected_server_version)
+
+    async def provision(self) -> None:
+        await self.topology.provision()
+
+    async def close(self) -> None:
+        await self.connection.close()
+
+
+async def connect_broker(url: str | None, namespace: str, *, creds: str | None = None, tls: Any = None, replicas: int = 1, **options: Any) -> NatsBroker:
+    """Connect to `url`, else `NATS_URL`, else the selected nats CLI context, else the local default."""
+    Subjects(namespace)
+    url = url or os.environ.get("NATS_URL") or None
+    if url is None:
+        url, found = context_options()
+        options = {**found, **options}
+    if creds is not None:
+        options["user_credentials"] = creds
+    if tls is not None:
+        options["tls"] = tls
+    return NatsBroker(await open_connection(url or DEFAULT_URL, **options), namespace, replicas)

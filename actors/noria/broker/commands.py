@@ -1,0 +1,177 @@
+"""Commands in the RUNS stream, and their deliveries: one durable pull consumer per workflow, shared by all workers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import orjson
+from nats.aio.msg import Msg
+
+from noria.broker.connection import Connection
+from noria.broker.log import stored
+from noria.broker.reading import last, read
+from noria.clock import monotonic
+from noria.contract.subjects import Subjects
+from noria.errors import NoriaError
+from noria.ports import ActorKey, Delivery, RunKey, Stored
+
+log = logging.getLogger("noria.broker")
+SECOND = 1_000_000_000
+HEARTBEAT_SECONDS = 2
+EXPIRES_SECONDS = 20
+
+
+class NatsDelivery:
+    """ports.Delivery: acknowledgements are written, not awaited."""
+
+    __slots__ = ("_connection", "_reply", "actor", "body", "count", "sequence", "time")
+
+    def __init__(self, connection: Connection, subjects: Subjects, msg: Msg) -> None:
+        tokens = msg.reply.split(".")[-7:] if msg.reply.count(".") < 10 else msg.reply.split(".")[-8:-1]
+        # $JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>[.<token>]
+        self._connection, self._reply = connection, msg.reply
+        self.actor, self.body = subjects.parse(msg.subject)[1], msg.data
+        self.count, self.sequence, self.time = int(tokens[2]), int(tokens[3]), int(tokens[5]) / 1e9
+
+    def renew(self) -> None:
+        self._connection.publish(self._reply, b"+WPI")
+
+    def ack(self) -> None:
+        self._connection.publish(self._reply, b"+ACK")
+
+    def hand_back(self, delay: float = 0.0) -> None:
+        self._connection.publish(self._reply, b'-NAK {"delay":%d}' % int(delay * SECOND) if delay else b"-NAK")
+
+
+class Pull:
+    """A standing pull with credits: never more wished for than there is room; pulled again when it went silent."""
+
+    def __init__(self, connection: Connection, subject: str, on_message: Callable[[Msg], None], room: Callable[[], int]) -> None:
+        self._connection, self._subject, self._on_message, self._room = connection, subject, on_message, room
+        self._wished, self._heard = 0, monotonic()
+        self._box = connection.client.new_inbox()
+        self._open = False
+
+    async def start(self) -> None:
+        self._stop = await self._connection.subscribe(self._box, self._arrived)
+        self._connection.on_reconnect.append(self.reset)
+        self._open = True
+        self._watch = asyncio.create_task(self._watch_over())
+        self.top_up()
+
+    def reset(self) -> None:
+        self._wished = 0
+        self.top_up()
+
+    def top_up(self) -> None:
+        """Wish for what there is room for."""
+        missing = self._room() - self._wished if self._open else 0
+        if missing > 0 and (self._wished == 0 or missing >= self._wished):
+            self._wished += missing
+            wish = {"batch": missing, "expires": EXPIRES_SECONDS * SECOND, "idle_heartbeat": HEARTBEAT_SECONDS * SECOND}
+            self._connection.publish(self._subject, orjson.dumps(wish), reply=self._box)
+
+    def _arrived(self, msg: Msg) -> None:
+        self._heard = monotonic()
+        headers = msg.headers or {}
+        status = headers.get("Status")
+        if status is None or msg.reply:
+            self._wished = max(0, self._wished - 1)
+            self._on_message(msg)
+        elif status != "100":
+            left = headers.get("Nats-Pending-Messages")
+            self._wished = max(0, self._wished - int(left)) if left is not None else 0
+        self.top_up()
+
+    async def _watch_over(self) -> None:
+        while True:
+            await asyncio.sleep(1)
+            if monotonic() - self._heard > 2.5 * HEARTBEAT_SECONDS:
+                self._heard = monotonic()
+                self.reset()
+
+    async def close(self) -> None:
+        self._open = False
+        self._watch.cancel()
+        self._connection.on_reconnect.remove(self.reset)
+        await self._stop()
+
+
+class NatsCommands:
+    """ports.Commands on JetStream."""
+
+    def __init__(self, connection: Connection, subjects: Subjects) -> None:
+        self.connection, self.subjects = connection, subjects
+
+    def send(self, actor: ActorKey, body: bytes, expected: int | None = None) -> asyncio.Future[int]:
+        return self.connection.append(self.subjects.of("in", actor), body, expected)
+
+    async def last(self, actor: ActorKey) -> Stored | None:
+        found = await last(self.connection, self.subjects.runs, self.subjects.of("in", actor))
+        return None if found is None else stored(self.subjects, found)
+
+    async def read(self, actor: ActorKey, after: int = 0) -> list[Stored]:
+        found = await read(self.connection, self.subjects.runs, self.subjects.of("in", actor), after)
+        return [stored(self.subjects, m) for m in found]
+
+    async def read_tree(self, actor: ActorKey, after: int = 0) -> list[Stored]:
+        found = await read(self.connection, self.subjects.runs, self.subjects.below("in", actor), after)
+        return [stored(self.subjects, m) for m in found]
+
+    async def find(self, run: str) -> list[RunKey]:
+        """The runs with this id, of whatever workflow."""
+        return [self.subjects.parse(s)[1].tree for s in await self._subjects(f"{self.subjects.ns}.in.*.{run}._")]
+
+    async def started(self, workflow: str | None = None) -> list[RunKey]:
+        """All runs whose commands are still in the stream."""
+        return [self.subjects.parse(s)[1].tree for s in await self._subjects(f"{self.subjects.ns}.in.{workflow or '*'}.*._")]
+
+    async def _subjects(self, wanted: str) -> list[str]:
+        found: list[str] = []
+        while True:
+            wish = {"subjects_filter": wanted, "offset": len(found)}
+            info = await self.connection.api(f"STREAM.INFO.{self.subjects.runs}", wish)
+            if "error" in info:
+                raise NoriaError(f"stream {self.subjects.runs}: {info['error'].get('description')}")
+            page = list((info["state"].get("subjects") or {}))
+            found += page
+            if not page or len(found) >= info.get("total", 0):
+                return found
+
+    async def receive(
+        self, workflow: str, lease_seconds: float, on_delivery: Callable[[Delivery], None], room: Callable[[], int]
+    ) -> Pull:
+        name = await self._consumer(workflow, lease_seconds)
+
+        def arrived(msg: Msg) -> None:
+            on_delivery(NatsDelivery(self.connection, self.subjects, msg))
+
+        pull = Pull(self.connection, f"$JS.API.CONSUMER.MSG.NEXT.{self.subjects.runs}.{name}", arrived, room)
+        await pull.start()
+        return pull
+
+    async def _consumer(self, workflow: str, lease_seconds: float) -> str:
+        """The consumer that all workers of the workflow share: made once, with the lease of who came first."""
+        name, stream = self.subjects.consumer(workflow), self.subjects.runs
+        info = await self.connection.api(f"CONSUMER.INFO.{stream}.{name}")
+        if "error" not in info:
+            lease = info["config"].get("ack_wait", 0) / SECOND
+            if abs(lease - lease_seconds) > 0.001:
+                log.warning("workflow %r has a lease of %s s since its first worker; %s s is not applied", workflow, lease, lease_seconds)
+            return name
+        config = {
+            "durable_name": name, "name": name, "ack_policy": "explicit", "ack_wait": int(lease_seconds * SECOND),
+            "filter_subject": self.subjects.commands_of(workflow), "max_ack_pending": -1, "max_deliver": -1, "deliver_policy": "all",
+        }  # fmt: skip
+        answer = await self.connection.api(
+            f"CONSUMER.CREATE.{stream}.{name}.{self.subjects.commands_of(workflow)}", {"stream_name": stream, "config": config}
+        )
+        if "error" in answer and answer["error"].get("err_code") != 10148:
+            raise NoriaError(f"cannot receive commands of {workflow!r}: {answer['error'].get('description')}")
+        return name
+
+    async def hosted(self, workflow: str) -> bool:
+        info = await self.connection.api(f"CONSUMER.INFO.{self.subjects.runs}.{self.subjects.consumer(workflow)}")
+        return "error" not in info and (info.get("num_waiting", 0) > 0 or info.get("num_ack_pending", 0) > 0)

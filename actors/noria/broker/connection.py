@@ -1,0 +1,325 @@
+"""One connection to NATS: plain publishes with an acknowledgement inbox of our own, requests, reconnects.
+
+nats-py's `js.publish` costs three times as much client CPU and its `publish_async` never completes when the server
+refuses (nats-facts.md, 12). So acknowledgements come to one wildcard inbox and find their future by an integer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import nats
+import orjson
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from noria.clock import monotonic
+from noria.errors import BrokerUnavailable, NoriaError
+from noria.limits import ANSWER_SECONDS, PATIENCE_SECONDS
+from noria.ports import Refused
+
+log = logging.getLogger("noria.broker")
+OLDEST_SERVER = (2, 14)
+LOST_RACE = (10071, 10164)
+EXPECT = b"Nats-Expected-Last-Subject-Sequence: %d\r\n"
+Headers = bytes  # prebuilt header lines, each with its line end
+
+
+class Answer(asyncio.Future["Msg"]):
+    """A request under way; `deadline` on the monotonic clock."""
+
+    deadline = 0.0
+
+
+class Connection:
+    """Made by `open_connection`."""
+
+    def __init__(self, client: Client, url: str) -> None:
+        self.client, self.url = client, url
+        self.loop = asyncio.get_running_loop()
+        self.on_reconnect: list[Callable[[], None]] = []
+        self.denied: list[str] = []
+        self._box = client.new_inbox()
+        self._tokens = itertools.count(1)
+        self._answers: dict[str, Answer] = {}
+        self._out: list[bytes] = []
+        self._sweeper: asyncio.Task[None] | None = None
+        self._retries: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        prefix = len(self._box) + 1
+
+        def answered(msg: Msg) -> None:
+            answer = self._answers.pop(msg.subject[prefix:], None)
+            if answer is not None and not answer.done():
+                answer.set_result(msg)
+
+        await self.subscribe(f"{self._box}.*", answered)
+        await self.client.flush()
+        self._sweeper = asyncio.create_task(self._sweep())
+
+    async def close(self) -> None:
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for retry in list(self._retries):
+            retry.cancel()
+        self._flush()
+        if not self.client.is_closed:
+            try:
+                await asyncio.wait_for(self.client.flush(), 1)
+            except Exception:  # closing all the same
+                log.debug("no answer to the last flush")
+            await self.client.close()
+
+    async def _sweep(self) -> None:
+        """One timer for all requests in flight."""
+        while True:
+            await asyncio.sleep(0.5)
+            now = monotonic()
+            for token in [t for t, a in self._answers.items() if a.deadline < now]:
+                answer = self._answers.pop(token)
+                if not answer.done():
+                    answer.set_exception(BrokerUnavailable(f"no answer from {self.url}"))
+                    answer.exception()  # retrieved: nobody may be waiting any more
+
+    # Sending ----------------------------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Queue protocol bytes; one write per loop tick."""
+        if not self._out:
+            self.loop.call_soon(self._flush)
+        self._out.append(data)
+
+    def _flush(self) -> None:
+        if not self._out or self.client.is_closed:
+            self._out.clear()
+            return
+        data = b"".join(self._out)
+        self._out.clear()
+        client: Any = self.client
+        client._pending.append(data)
+        client._pending_data_size += len(data)
+        if client.is_connected and client._flush_queue is not None and client._flush_queue.empty():
+            client._flush_queue.put_nowait(self.loop.create_future())
+
+    def publish(self, subject: str, body: bytes = b"", headers: Headers | None = None, reply: str = "") -> None:
+        """Fire and forget."""
+        to = f"{subject} {reply}" if reply else subject
+        if headers is None:
+            self.write(b"PUB %b %d\r\n%b\r\n" % (to.encode(), len(body), body))
+        else:
+            head = b"NATS/1.0\r\n%b\r\n" % headers
+            self.write(b"HPUB %b %d %d\r\n%b%b\r\n" % (to.encode(), len(head), len(head) + len(body), head, body))
+
+    def request(self, subject: str, body: bytes = b"", headers: Headers | None = None, timeout: float = ANSWER_SECONDS) -> Answer:
+        """Publish and get the answer's future; BrokerUnavailable when none comes in time."""
+        token = str(next(self._tokens))
+        answer = self._answers[token] = Answer(loop=self.loop)
+        answer.deadline = monotonic() + timeout
+        self.publish(subject, body, headers, f"{self._box}.{token}")
+        return answer
+
+    async def api(self, subject: str, body: Any = None) -> dict[str, Any]:
+        """A JetStream API request, tried again while nobody answers. Errors come back under "error"."""
+        data = b"" if body is None else orjson.dumps(body)
+        end = monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                msg = await self.request(f"$JS.API.{subject}", data)
+                if msg.data:
+                    return orjson.loads(msg.data)
+            except BrokerUnavailable:
+                if monotonic() > end:
+                    raise
+            if monotonic() > end:
+                raise BrokerUnavailable(f"JetStream does not answer at {self.url}: is it enabled?")
+            await asyncio.sleep(0.1)
+
+    # Appending --------------------------------------------------------------------------------------------------
+
+    def append(self, subject: str, body: bytes, expected: int | None = None, headers: Headers = b"") -> asyncio.Future[int]:
+        """Store a message; its sequence. Under way at once, and completes though nobody awaits it. Refused when the
+        expectation does not hold; BrokerUnavailable when nobody answered for long: it may be stored all the same."""
+        result: asyncio.Future[int] = self.loop.create_future()
+        result.add_done_callback(_retrieved)
+        if len(body) + 512 > self.client.max_payload:
+            result.set_exception(NoriaError(f"{len(body)} bytes on {subject} exceed the server's max_payload of {self.client.max_payload} bytes"))
+            return result
+        lines = headers if expected is None else EXPECT % expected + headers
+        end = monotonic() + PATIENCE_SECONDS
+        answer = self.request(subject, body, lines or None)
+        answer.add_done_callback(lambda a: self._appended(a, result, subject, body, lines, end, False))
+        return result
+
+    def _appended(
+        self, answer: asyncio.Future[Msg], result: asyncio.Future[int], subject: str, body: bytes, lines: Headers, end: float, again: bool
+    ) -> None:
+        if result.done():
+            return
+        if answer.cancelled():
+            result.set_exception(BrokerUnavailable(f"the connection to {self.url} was closed"))
+            return
+        data = answer.result().data if answer.exception() is None else b""
+        at = data.find(b'"seq":')
+        if at > 0 and b'"error"' not in data:
+            result.set_result(int(data[at + 6 :].split(b",", 1)[0].rstrip(b"} ")))
+            return
+        task = self.loop.create_task(self._settle(data, result, subject, body, lines, end, again))
+        self._retries.add(task)
+        task.add_done_callback(self._retries.discard)
+
+    async def _settle(
+        self, data: bytes, result: asyncio.Future[int], subject: str, body: bytes, lines: Headers, end: float, again: bool
+    ) -> None:
+        """The uncommon ways: no answer, no leader, a refusal, an error."""
+        error = orjson.loads(data).get("error") if data else None
+        if error is not None and error.get("err_code") in LOST_RACE:
+            own = await self._stored(subject, body) if again or error["err_code"] == 10164 else None
+            if own is not None:
+                _set(result, own)
+            elif error["err_code"] == 10164 and monotonic() < end:  # a check on this subject is in flight: not decided yet
+                await asyncio.sleep(0.05)
+                self._again(result, subject, body, lines, end, again)
+            else:
+                _fail(result, Refused(subject))
+        elif error is not None and error.get("code") not in (503, 429):
+            _fail(result, NoriaError(f"NATS refused a message on {subject}: {error.get('description')} ({error.get('err_code')})"))
+        elif monotonic() > end:
+            _fail(result, BrokerUnavailable(f"{self.url} did not acknowledge a message on {subject} in time: {error or 'no answer'}"))
+        else:
+            await asyncio.sleep(0.1 + random.random() * 0.1)
+            self._again(result, subject, body, lines, end, True)
+
+    def _again(self, result: asyncio.Future[int], subject: str, body: bytes, lines: Headers, end: float, again: bool) -> None:
+        answer = self.request(subject, body, lines or None)
+        answer.add_done_callback(lambda a: self._appended(a, result, subject, body, lines, end, again))
+
+    async def _stored(self, subject: str, body: bytes) -> int | None:
+        """The sequence of the subject's last message if it is this very one: a try whose answer was lost."""
+        stream = self.stream_of(subject)
+        try:
+            last = await self.request(f"$JS.API.DIRECT.GET.{stream}.{subject}")
+        except BrokerUnavailable:
+            return None
+        return int(last.headers["Nats-Sequence"]) if last.data == body and body and last.headers else None
+
+    stream_of: Callable[[str], str] = staticmethod(lambda subject: "")  # set by the topology
+
+    # Receiving --------------------------------------------------------------------------------------------------
+
+    async def subscribe(self, subject: str, callback: Callable[[Msg], None], queue: str = "") -> Callable[[], Awaitable[None]]:
+        """Call back for each message, in the reading loop where nats-py allows it. Returns how to stop."""
+
+        async def slow(msg: Msg) -> None:
+            callback(msg)
+
+        subscription: Any = await self.client.subscribe(subject, queue=queue, cb=slow, pending_msgs_limit=-1, pending_bytes_limit=-1)
+        await asyncio.sleep(0)
+        if hasattr(subscription, "_pending_queue") and hasattr(subscription, "_pending_size"):
+            subscription._pending_queue = _Direct(subscription, callback)
+
+        async def stop() -> None:
+            if not self.client.is_closed:
+                try:
+                    await subscription.unsubscribe()
+                except Exception as error:
+                    log.debug("unsubscribe: %s", error)
+
+        return stop
+
+
+class _Direct:
+    """Stands for a subscription's queue and hands messages on at once: no task, no queue, a third of the cost."""
+
+    def __init__(self, subscription: Any, callback: Callable[[Msg], None]) -> None:
+        self._subscription, self._callback = subscription, callback
+
+    def put_nowait(self, msg: Msg) -> None:
+        self._subscription._pending_size = 0
+        try:
+            self._callback(msg)
+        except Exception:
+            log.exception("a message on %s could not be handled", msg.subject)
+
+    def qsize(self) -> int:
+        return 0
+
+    def empty(self) -> bool:
+        return True
+
+    def full(self) -> bool:
+        return False
+
+    def task_done(self) -> None:
+        pass
+
+
+def _retrieved(future: asyncio.Future[int]) -> None:
+    if not future.cancelled():
+        future.exception()
+
+
+def _set(future: asyncio.Future[int], value: int) -> None:
+    if not future.done():
+        future.set_result(value)
+
+
+def _fail(future: asyncio.Future[int], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
+
+
+async def open_connection(url: str, **options: Any) -> Connection:
+    """Connect. Raises BrokerUnavailable when nobody is there, NoriaError when the server is too old."""
+    connection: Connection | None = None
+
+    async def reconnected() -> None:
+        for callback in connection.on_reconnect if connection is not None else ():
+            callback()
+
+    async def failed(error: Exception) -> None:
+        if connection is not None and "permission" in str(error).lower():
+            connection.denied.append(str(error))
+        log.debug("nats: %s", error)
+
+    timeout = options.pop("connect_timeout", 2)
+    first: dict[str, Any] = {"allow_reconnect": False, "connect_timeout": timeout, "error_cb": failed, **options}
+    try:  # a first try that fails at once: with unlimited reconnects nats-py would try for ever
+        probe = await asyncio.wait_for(nats.connect(url, **first), timeout + 3)
+        await probe.close()
+        settings = {"max_reconnect_attempts": -1, "reconnect_time_wait": 0.1, "pending_size": 64 << 20, **options}
+        client = await nats.connect(url, reconnected_cb=reconnected, error_cb=failed, **settings)
+    except (OSError, TimeoutError, nats.errors.Error) as error:
+        raise BrokerUnavailable(f"no NATS server at {url}: {error or type(error).__name__}. Start one, or give its address") from error
+    version = client.connected_server_version
+    if (version.major, version.minor) < OLDEST_SERVER:
+        await client.close()
+        raise NoriaError(f"nats-server {version} at {url} is too old: Noria needs {OLDEST_SERVER[0]}.{OLDEST_SERVER[1]} or newer (schedules)")
+    connection = Connection(client, url)
+    await connection.start()
+    return connection
+
+
+def context_options(name: str | None = None) -> tuple[str | None, dict[str, Any]]:
+    """(url, options) of a nats CLI context: the named one, `NATS_CONTEXT`, or the selected one. (None, {}) without any."""
+    home = os.path.join(os.environ.get("XDG_CONFIG_HOME", os.path.expanduser("~/.config")), "nats")
+    name = name or os.environ.get("NATS_CONTEXT")
+    if not name:
+        try:
+            with open(os.path.join(home, "context.txt"), encoding="utf-8") as file:
+                name = file.read().strip()
+        except OSError:
+            return None, {}
+    try:
+        with open(os.path.join(home, "context", f"{name}.json"), "rb") as file:
+            data: dict[str, Any] = orjson.loads(file.read())
+    except OSError as error:
+        raise NoriaError(f"there is no nats context {name!r} in {home}") from error
+    keys = {"creds": "user_credentials", "nkey": "nkeys_seed", "user": "user", "password": "password", "token": "token"}
+    return data.get("url") or None, {ours: data[theirs] for theirs, ours in keys.items() if data.get(theirs)}

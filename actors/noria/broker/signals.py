@@ -1,0 +1,119 @@
+"""Timers, news and triggers: what comes without being asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from nats.aio.msg import Msg
+
+from noria.broker.commands import Pull
+from noria.broker.connection import Connection
+from noria.broker.reading import Message, read
+from noria.contract.subjects import Subjects
+from noria.errors import NoriaError
+from noria.ports import ActorKey, RunKey, Trigger
+
+REASON = "Noria-Reason"
+
+
+class NatsTimers:
+    """ports.Timers as message schedules: the server itself delivers the command."""
+
+    def __init__(self, connection: Connection, subjects: Subjects) -> None:
+        self.connection, self.subjects = connection, subjects
+
+    async def set(self, actor: ActorKey, name: str, at: float, body: bytes) -> None:
+        when = datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        target = self.subjects.of("in", ActorKey(*actor.tree))
+        headers = f"Nats-Schedule: @at {when}\r\nNats-Schedule-Target: {target}\r\nNats-TTL: never\r\n"
+        await self.connection.append(f"{self.subjects.of('timer', actor)}.{name}", body, None, headers.encode())
+
+    async def clear(self, run: RunKey) -> None:
+        await self.connection.api(f"STREAM.PURGE.{self.subjects.runs}", {"filter": self.subjects.below("timer", ActorKey(*run))})
+
+
+class NatsNews:
+    """ports.News as core publishes."""
+
+    def __init__(self, connection: Connection, subjects: Subjects) -> None:
+        self.connection, self.subjects = connection, subjects
+
+    def rest(self, run: RunKey, status: str, body: bytes) -> None:
+        self.connection.publish(self.subjects.rest(run, status), body)
+
+    async def on_rests(self, workflow: str, callback: Callable[[RunKey, bytes], None]) -> Callable[[], Awaitable[None]]:
+        def arrived(msg: Msg) -> None:
+            callback(RunKey(workflow, msg.subject.split(".")[3]), msg.data)
+
+        return await self.connection.subscribe(self.subjects.rest(RunKey(workflow, "*"), "*"), arrived)
+
+    def nudge(self, run: RunKey, sender: str) -> None:
+        self.connection.publish(self.subjects.nudge(*run), sender.encode())
+
+    async def on_nudge(self, workflow: str, callback: Callable[[RunKey, str], None]) -> Callable[[], Awaitable[None]]:
+        def arrived(msg: Msg) -> None:
+            callback(RunKey(workflow, msg.subject.rpartition(".")[2]), msg.data.decode(errors="replace"))
+
+        return await self.connection.subscribe(self.subjects.nudge(workflow, "*"), arrived)
+
+
+class NatsTrigger:
+    """ports.Trigger."""
+
+    def __init__(self, connection: Connection, msg: Msg) -> None:
+        self._connection, self._reply = connection, msg.reply
+        self.subject, self.body = msg.subject, msg.data
+        self.sequence = int(msg.reply.split(".")[5])
+        self.headers: Mapping[str, str] = {k.lower(): v for k, v in (msg.headers or {}).items()}
+
+    def ack(self) -> None:
+        self._connection.publish(self._reply, b"+ACK")
+
+    def hand_back(self, delay: float = 0.0) -> None:
+        self._connection.publish(self._reply, b'-NAK {"delay":%d}' % int(delay * 1e9))
+
+
+class NatsTriggers:
+    """ports.Triggers: one durable consumer for all workflows, and the dead stream."""
+
+    def __init__(self, connection: Connection, subjects: Subjects) -> None:
+        self.connection, self.subjects = connection, subjects
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def receive(self, on_trigger: Callable[[Trigger], Awaitable[None]]) -> Pull:
+        name, stream = "triggers", self.subjects.triggers
+        config: dict[str, Any] = {
+            "durable_name": name, "name": name, "ack_policy": "explicit", "ack_wait": 30_000_000_000, "max_deliver": -1,
+            "filter_subject": f"{self.subjects.ns}.trigger.>", "max_ack_pending": 1000,
+        }  # fmt: skip
+        answer = await self.connection.api(f"CONSUMER.CREATE.{stream}.{name}.{self.subjects.ns}.trigger.>", {"stream_name": stream, "config": config})
+        if "error" in answer and answer["error"].get("err_code") != 10148:
+            raise NoriaError(f"cannot receive triggers: {answer['error'].get('description')}")
+
+        async def handle(trigger: Trigger) -> None:
+            await on_trigger(trigger)
+
+        def arrived(msg: Msg) -> None:
+            task = asyncio.ensure_future(handle(NatsTrigger(self.connection, msg)))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        pull = Pull(self.connection, f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}", arrived, lambda: max(0, 64 - len(self._tasks)))
+        await pull.start()
+        return pull
+
+    async def bury(self, kind: str, workflow: str, body: bytes, headers: Mapping[str, str], reason: str) -> None:
+        lines = {REASON: reason, **{f"Noria-Original-{k}": v for k, v in headers.items() if not k.lower().startswith("nats-")}}
+        text = "".join(f"{k}: {_one_line(v)}\r\n" for k, v in lines.items())
+        await self.connection.append(self.subjects.dead_letter(kind, workflow), body, None, text.encode())
+
+    async def dead(self, limit: int = 100) -> Sequence[tuple[int, str, Mapping[str, str], bytes]]:
+        found: list[Message] = await read(self.connection, self.subjects.dead, f"{self.subjects.ns}.dead.>")
+        return [(m.sequence, m.subject, m.headers, m.body) for m in found[-limit:]]
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:2000]

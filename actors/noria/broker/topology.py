@@ -1,0 +1,83 @@
+"""Streams and buckets: what must be there, created when missing, never changed in passing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from noria.broker.connection import Connection
+from noria.contract.subjects import Subjects
+from noria.errors import NoriaError
+from noria.limits import MAX_AGE_SECONDS
+
+ALREADY = (10058, 10148)  # in use with another configuration; exists
+SECOND = 1_000_000_000
+
+
+def streams(subjects: Subjects, replicas: int = 1) -> list[dict[str, Any]]:
+    """The wanted configuration of every stream, buckets included."""
+    ns, base = subjects.ns, {"storage": "file", "num_replicas": replicas, "allow_direct": True}
+    bucket = {**base, "max_msgs_per_subject": 1, "allow_rollup_hdrs": True, "deny_delete": True, "discard": "new", "allow_msg_ttl": True}
+    return [
+        {
+            **base, "name": subjects.runs, "subjects": [f"{ns}.{kind}.>" for kind in ("in", "run", "live", "timer")],
+            "retention": "limits", "max_age": MAX_AGE_SECONDS * SECOND, "allow_msg_schedules": True, "allow_msg_ttl": True,
+        },
+        {
+            **base, "name": subjects.triggers, "subjects": [f"{ns}.trigger.>", f"{ns}.cron.>"], "retention": "workqueue",
+            "allow_msg_schedules": True, "allow_msg_ttl": True,
+        },
+        {**base, "name": subjects.dead, "subjects": [f"{ns}.dead.>"], "retention": "limits", "max_age": MAX_AGE_SECONDS * SECOND},
+        {**base, "name": subjects.blobs, "subjects": [f"{ns}.blob.>"], "retention": "limits", "max_age": 0},
+        {**bucket, "name": f"KV_{subjects.records}", "subjects": [f"$KV.{subjects.records}.>"]},
+        {**bucket, "name": f"KV_{subjects.catalogue}", "subjects": [f"$KV.{subjects.catalogue}.>"]},
+    ]  # fmt: skip
+
+
+class Topology:
+    """Provisions one namespace, once per process."""
+
+    def __init__(self, connection: Connection, subjects: Subjects, replicas: int = 1) -> None:
+        self.connection, self.subjects, self.replicas = connection, subjects, replicas
+        self._ready = False
+
+    async def provision(self) -> None:
+        """Create what is missing. Idempotent, also among processes."""
+        if self._ready:
+            return
+        for wanted in streams(self.subjects, self.replicas):
+            if "error" in await self.connection.api(f"STREAM.INFO.{wanted['name']}"):
+                answer = await self.connection.api(f"STREAM.CREATE.{wanted['name']}", wanted)
+                error = answer.get("error")
+                if error is not None and error.get("err_code") not in ALREADY:
+                    raise NoriaError(f"cannot create the stream {wanted['name']}: {error.get('description')}")
+        self._ready = True
+
+    async def plan(self) -> list[str]:
+        """What `apply` would do, a line each."""
+        lines: list[str] = []
+        for wanted in streams(self.subjects, self.replicas):
+            info = await self.connection.api(f"STREAM.INFO.{wanted['name']}")
+            if "error" in info:
+                lines.append(f"create {wanted['name']}")
+            else:
+                lines += [f"change {wanted['name']}: {k} {info['config'].get(k)!r} -> {v!r}" for k, v in _differences(info["config"], wanted)]
+        return lines
+
+    async def apply(self) -> list[str]:
+        """Create what is missing and change what differs; what was done."""
+        lines = await self.plan()
+        for wanted in streams(self.subjects, self.replicas):
+            info = await self.connection.api(f"STREAM.INFO.{wanted['name']}")
+            if "error" in info:
+                answer = await self.connection.api(f"STREAM.CREATE.{wanted['name']}", wanted)
+            elif _differences(info["config"], wanted):
+                answer = await self.connection.api(f"STREAM.UPDATE.{wanted['name']}", {**info["config"], **wanted})
+            else:
+                continue
+            if "error" in answer:
+                raise NoriaError(f"stream {wanted['name']}: {answer['error'].get('description')}")
+        return lines
+
+
+def _differences(have: dict[str, Any], want: dict[str, Any]) -> list[tuple[str, Any]]:
+    return [(k, v) for k, v in want.items() if have.get(k) != v and not (v in (0, False) and not have.get(k))]

@@ -1,0 +1,272 @@
+"""One run: start it, wait for it, resume it, watch it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from noria import ids
+from noria.actor import parcels
+from noria.actor.load import load
+from noria.client.streams import RunStream
+from noria.clock import now
+from noria.contract import commands
+from noria.contract.results import RunRecord, RunResult, run_result
+from noria.contract.values import plain
+from noria.errors import (
+    InvalidInput, NoriaError, RunAlreadyStarted, RunNotActive, RunNotFound, StepNotSuspended, WorkflowNotCommitted, WorkflowNotFound,
+)  # fmt: skip
+from noria.machine.resume import Target, targets
+from noria.machine.state import ENDED, RESTING
+from noria.ports import ActorKey, Refused, RunKey
+from noria.workflow.builder import Workflow
+from noria.workflow.steps import Step
+
+if TYPE_CHECKING:
+    from noria.client.noria import Noria
+
+
+class Run:
+    """A handle of a run: nothing is read or written before one of its methods is called."""
+
+    def __init__(self, noria: Noria, workflow: Workflow | str, run_id: str | None = None, resource_id: str | None = None) -> None:
+        self._noria, self._broker = noria, noria.broker
+        self.workflow_id = workflow if isinstance(workflow, str) else workflow.id
+        self._given = None if isinstance(workflow, str) else workflow
+        self._own_id = run_id is None
+        self.id, self.resource_id = ids.run_id() if run_id is None else run_id, resource_id
+        if not ids.RUN_ID.fullmatch(self.id):
+            raise InvalidInput(f"run id {self.id!r}: use 1 to 128 letters, digits, '-' and '_'")
+        if not ids.NAME.fullmatch(self.workflow_id):
+            raise InvalidInput(f"workflow id {self.workflow_id!r}: use letters, digits, '-' and '_'")
+        self._key = RunKey(self.workflow_id, self.id)
+
+    def __repr__(self) -> str:
+        return f"Run({self.workflow_id!r}, {self.id!r})"
+
+    @property
+    def _workflow(self) -> Workflow | None:
+        return self._given or self._noria.registry.get(self.workflow_id)
+
+    def _result(self, view: dict[str, Any]) -> RunResult:
+        return run_result(view, self._workflow.parse_output if self._workflow is not None else None)
+
+    # Start ------------------------------------------------------------------------------------------------------
+
+    async def start(
+        self, input: Any = None, *, state: dict[str, Any] | None = None, request_context: dict[str, Any] | None = None,
+        per_step: bool = False, timeout: float | None = None,
+    ) -> RunResult:  # fmt: skip
+        """Start and wait until it is suspended, paused or ended. Raises RunAlreadyStarted, InvalidInput (nothing is
+        recorded then), NoWorker or TimeoutError past `timeout` seconds (the run goes on)."""
+        begin = self._starter(input, state, request_context, per_step)
+        return self._result(await self._noria.waiting.until_settled(self._key, begin, timeout))
+
+    async def start_async(
+        self, input: Any = None, *, state: dict[str, Any] | None = None, request_context: dict[str, Any] | None = None,
+        per_step: bool = False, timeout: float | None = None,
+    ) -> str:  # fmt: skip
+        """Start; the run id, once the start is durable."""
+        await self._starter(input, state, request_context, per_step)()
+        return self.id
+
+    async def start_from_event(self, input: Any, traceparent: str | None = None) -> str:
+        """Start from a CloudEvent, whose trace goes on."""
+        await self._starter(input, None, None, False, traceparent)()
+        return self.id
+
+    def stream(
+        self, input: Any = None, *, state: dict[str, Any] | None = None, request_context: dict[str, Any] | None = None,
+        per_step: bool = False, timeout: float | None = None, close_on_suspend: bool = True,
+    ) -> RunStream:  # fmt: skip
+        """Start, and see its events; it starts at the first iteration or `result()`."""
+        begin = self._starter(input, state, request_context, per_step)
+        return RunStream(self._noria, self._key, self._result, begin, close_on_suspend, timeout=timeout)
+
+    def observe(self, *, close_on_suspend: bool = False) -> RunStream:
+        """The run's events from its first on, live or finished or not yet begun."""
+        return RunStream(self._noria, self._key, self._result, None, close_on_suspend)
+
+    def _starter(
+        self, input: Any, state: dict[str, Any] | None, context: dict[str, Any] | None, per_step: bool, traceparent: str | None = None
+    ) -> Callable[[], Awaitable[int]]:
+        async def begin() -> int:
+            workflow = await self._known()
+            data, given, carried = plain(input), plain(state or {}), plain(context or {})
+            if workflow is not None:
+                data = workflow.parse_input(data)
+                if workflow.validate:
+                    if state is not None:
+                        given = {**given, **plain(workflow.parse_state(given))}
+                    carried = workflow.parse_context(carried)
+            version = workflow.version if workflow is not None else "1"
+            start = commands.Start(
+                ids.run_id(), now(), data, self.resource_id, given, carried, per_step, version, traceparent
+            )  # fmt: skip
+            return await self._send_start(start)
+
+        return begin
+
+    async def _known(self) -> Workflow | None:
+        workflow = self._workflow
+        if workflow is None:
+            await self._broker.provision()
+            if await self._broker.catalogue.get(self.workflow_id) is None:
+                known = sorted(await self._broker.catalogue.list())
+                raise WorkflowNotFound(f"no workflow {self.workflow_id!r} was ever registered; there are {', '.join(known) or 'none'}")
+            return None
+        if not workflow.entries:
+            workflow.commit()  # raises EmptyWorkflow
+        if not workflow.committed:
+            raise WorkflowNotCommitted(f"workflow {workflow.id!r} is not committed: call .commit(), or register it with a worker")
+        return workflow
+
+    async def _send_start(self, start: commands.Start) -> int:
+        await self._broker.provision()
+        body = await parcels.pack(self._broker, self._key, commands.encode(start))
+        if not self._own_id and await self._broker.records.get(self._key) is not None:
+            raise RunAlreadyStarted(f"run {self.id!r} of workflow {self.workflow_id!r} exists already")
+        try:
+            return await self._broker.commands.send(ActorKey(*self._key), body, 0)
+        except Refused:
+            raise RunAlreadyStarted(f"run {self.id!r} of workflow {self.workflow_id!r} exists already") from None
+
+    # Wait -------------------------------------------------------------------------------------------------------
+
+    async def result(self, timeout: float | None = None) -> RunResult:
+        """Wait until the run is suspended, paused or ended."""
+        return self._result(await self._noria.waiting.until_settled(self._key, _nothing, timeout))
+
+    async def get(self) -> RunRecord | None:
+        """The run as it is now; None when it is unknown."""
+        return await self._noria.runs.get(self.id, self.workflow_id)
+
+    # Resume, cancel, restart ------------------------------------------------------------------------------------
+
+    async def resume(
+        self, data: Any = None, *, step: Any = None, label: str | None = None, index: int | None = None,
+        request_context: dict[str, Any] | None = None, per_step: bool = False,
+    ) -> RunResult:  # fmt: skip
+        """Hand data to what is suspended and wait as `start` does. Raises, recording nothing, RunNotSuspended,
+        StepNotSuspended, AmbiguousResume or InvalidInput."""
+        begin = self._resumer(data, step, label, index, request_context, per_step)
+        return self._result(await self._noria.waiting.until_settled(self._key, begin))
+
+    def resume_stream(
+        self, data: Any = None, *, step: Any = None, label: str | None = None, index: int | None = None,
+        request_context: dict[str, Any] | None = None, per_step: bool = False, close_on_suspend: bool = True,
+    ) -> RunStream:  # fmt: skip
+        """`resume`, with the events from it on."""
+        begin = self._resumer(data, step, label, index, request_context, per_step)
+        return RunStream(self._noria, self._key, self._result, begin, close_on_suspend, resumes=True)
+
+    def _resumer(
+        self, data: Any, step: Any, label: str | None, index: int | None, context: dict[str, Any] | None, per_step: bool
+    ) -> Callable[[], Awaitable[int]]:
+        wanted = None if step is None else step_path(step)
+
+        async def begin() -> int:
+            await self._broker.provision()
+            key, first = ActorKey(*self._key), None
+            while True:
+                last = await self._broker.commands.last(key)
+                tree = (await load(self._broker, key)).tree
+                try:
+                    found = targets(tree, wanted, label, index)
+                except NoriaError as error:
+                    if first is None or last is None:
+                        raise _named(error, self.id) from None
+                    return await self._rival(last.body, last.sequence, first, data, error)
+                value = self._checked(found, data)
+                first = first or found
+                resume = commands.Resume(ids.run_id(), now(), [(t.actor, t.step) for t in found], value, plain(context or {}), per_step)
+                body = await parcels.pack(self._broker, self._key, commands.encode(resume))
+                try:
+                    sequence = await self._broker.commands.send(key, body, last.sequence if last is not None else 0)
+                except Refused:
+                    first = found
+                    continue
+                self._broker.news.nudge(self._key, "client")
+                return sequence
+
+        return begin
+
+    async def _rival(self, body: bytes, sequence: int, mine: list[Target], data: Any, error: NoriaError) -> int:
+        """Somebody else's resume was first: with the same target and equal data its outcome is ours."""
+        other = commands.decode(await parcels.unpack(self._broker, self._key, body))
+        same = isinstance(other, commands.Resume) and set(other.targets) == {(t.actor, t.step) for t in mine}
+        if same and isinstance(other, commands.Resume) and other.data == self._checked(mine, data):
+            return sequence
+        raise StepNotSuspended(f"run {self.id!r}: another resume came first: {error}") from None
+
+    def _checked(self, found: list[Target], data: Any) -> Any:
+        value, unit = plain(data), self._workflow
+        if unit is None or not found:
+            return value
+        inner: Any = unit
+        for name in found[0].path:
+            inner = inner.units.get(name) if isinstance(inner, Workflow) else inner
+        return inner.parse_resume(value)[1] if isinstance(inner, Step) and unit.validate else value
+
+    async def cancel(self, *, timeout: float | None = 30.0) -> None:
+        """End the run as canceled; afterwards it is. One that ended stays as it is. Raises RunNotFound, NoWorker."""
+        await self._broker.provision()
+        tree = (await load(self._broker, ActorKey(*self._key))).tree
+        if not tree.root.started:
+            raise RunNotFound(f"there is no run {self.id!r} of workflow {self.workflow_id!r}")
+        if tree.root.status in ENDED:
+            return
+
+        async def begin() -> int:
+            command = commands.encode(commands.Cancel(ids.run_id(), now()))
+            sequence = await self._broker.commands.send(ActorKey(*self._key), command)
+            self._broker.news.nudge(self._key, "client")
+            return sequence
+
+        parked = tree.root.status in RESTING and not tree.pending
+        try:
+            await self._noria.waiting.until_settled(self._key, begin, timeout, ended=True)
+        except Exception:
+            if not parked:
+                raise
+
+    async def restart(self, *, timeout: float | None = 30.0) -> RunResult:
+        """Make sure that an active run has a host, and wait for it. Raises RunNotActive, NoWorker."""
+        await self._broker.provision()
+        tree = (await load(self._broker, ActorKey(*self._key))).tree
+        root = tree.root
+        waits = root.status in RESTING and root.status != "waiting" and not any(p == "" for _, p in tree.pending)
+        if not root.started or root.status in ENDED or waits:
+            raise RunNotActive(f"run {self.id!r} is not active: it is {root.status if root.started else 'unknown'}")
+        return await self.result(timeout)
+
+    async def time_travel(self, step: Any, **options: Any) -> RunResult:
+        """Not built yet."""
+        raise NoriaError("time travel is not built yet")
+
+    def time_travel_stream(self, step: Any, **options: Any) -> RunStream:
+        """Not built yet."""
+        raise NoriaError("time travel is not built yet")
+
+    def fork(self, step: Any, **options: Any) -> Run:
+        """Not built yet."""
+        raise NoriaError("fork is not built yet")
+
+
+def step_path(step: Any) -> tuple[str, ...]:
+    """A step, id, dotted path, or a list of steps and ids, as ids from the outermost workflow down."""
+    if isinstance(step, str):
+        return tuple(step.split("."))
+    if isinstance(step, (list, tuple)):
+        return tuple(part for s in step for part in step_path(s))
+    return (str(step.id),)
+
+
+def _named(error: NoriaError, run: str) -> NoriaError:
+    return type(error)(f"run {run!r}: {error}")
+
+
+async def _nothing() -> int:
+    return 0
+
+

@@ -1,0 +1,130 @@
+"""All runs and workflows of a namespace."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from noria.actor.load import load
+from noria.clock import now
+from noria.contract.results import RunPage, RunRecord, RunSummary, run_record, when
+from noria.contract.values import loads
+from noria.errors import RunNotFound, RunStillActive
+from noria.limits import TOMBSTONE_SECONDS
+from noria.machine.state import ENDED
+from noria.machine.view import view
+from noria.ports import ActorKey, RunKey
+from noria.workflow.builder import Workflow
+
+if TYPE_CHECKING:
+    from noria.client.noria import Noria
+
+
+
+class Runs:
+    """`noria.runs`."""
+
+    def __init__(self, noria: Noria) -> None:
+        self._noria = noria
+
+    async def get(self, run_id: str, workflow: Workflow | str | None = None, *, nested: bool = True) -> RunRecord | None:
+        """The run as it is now, None if it is unknown; with `nested` the steps of nested workflows as "ship.pack"."""
+        await self._noria.broker.provision()
+        key = await self._find(run_id, workflow)
+        if key is None:
+            return None
+        loaded = await load(self._noria.broker, ActorKey(*key))
+        known = self._noria.registry.get(key.workflow)
+        if loaded.deleted or not loaded.tree.root.started or _expired(loaded.tree.root.ended_at, known):
+            return None
+        return run_record(view(loaded.tree, *key, nested=nested), known.parse_output if known is not None else None)
+
+    async def _find(self, run_id: str, workflow: Workflow | str | None) -> RunKey | None:
+        if workflow is not None:
+            return RunKey(_name(workflow), run_id)
+        found = await self._noria.broker.commands.find(run_id)
+        if not found:
+            found = [key for key, _ in await self._noria.broker.records.summaries() if key.run == run_id]
+        return found[0] if found else None
+
+    async def list(
+        self, workflow: Workflow | str | None = None, *, status: str | None = None, resource_id: str | None = None,
+        since: datetime | None = None, until: datetime | None = None, limit: int = 100, offset: int = 0,
+    ) -> RunPage:  # fmt: skip
+        """A page of the runs that match, newest first, pending ones included."""
+        await self._noria.broker.provision()
+        rows = await self._rows(None if workflow is None else _name(workflow))
+        rows = [
+            r for r in rows
+            if (status is None or r.status == status) and (resource_id is None or r.resource_id == resource_id)
+            and (since is None or (r.created_at is not None and r.created_at >= since))
+            and (until is None or (r.created_at is not None and r.created_at < until))
+        ]  # fmt: skip
+        rows.sort(key=lambda r: (r.created_at.timestamp() if r.created_at is not None else 0.0, r.run_id), reverse=True)
+        return RunPage(rows[offset : offset + limit], len(rows))
+
+    async def _rows(self, workflow: str | None) -> list[RunSummary]:
+        broker = self._noria.broker
+        summaries, started = await asyncio.gather(broker.records.summaries(workflow), broker.commands.started(workflow))
+        lines: dict[RunKey, dict[str, Any]] = {key: loads(line) for key, line in summaries}
+        rows = [_summary(key, line) for key, line in lines.items() if not _expired(line.get("ended_at"), self._noria.registry.get(key.workflow))]
+        for key in [k for k in started if k not in lines]:
+            loaded = await load(broker, ActorKey(*key))
+            if not loaded.deleted and loaded.tree.root.started and not _expired(loaded.tree.root.ended_at, self._noria.registry.get(key.workflow)):
+                rows.append(_summary(key, view(loaded.tree, *key)))
+        return rows
+
+    async def delete(self, run_id: str, workflow: Workflow | str | None = None, *, force: bool = False) -> None:
+        """Remove log, record, blobs and timers. Raises RunNotFound, or RunStillActive unless it ended or `force`."""
+        broker = self._noria.broker
+        await broker.provision()
+        key = await self._find(run_id, workflow)
+        loaded = await load(broker, ActorKey(*key)) if key is not None else None
+        if key is None or loaded is None or loaded.deleted or not loaded.tree.root.started:
+            raise RunNotFound(f"there is no run {run_id!r}")
+        if loaded.tree.root.status not in ENDED:
+            if not force:
+                raise RunStillActive(f"run {run_id!r} is {loaded.tree.root.status}: cancel it first, or delete it with force=True")
+            await self._noria.create_run(key.workflow, key.run).cancel()
+        await broker.records.delete(key, TOMBSTONE_SECONDS)
+        await broker.log.purge(key)
+        await broker.blobs.purge(key)
+
+    async def restart_active(self, workflow: Workflow | str | None = None) -> list[str]:
+        """The ids of runs that are active; a lease sees to it that each has a host or gets one."""
+        page = await self.list(workflow, limit=1_000_000)
+        return [r.run_id for r in page.runs if r.status in ("running", "pending", "waiting")]
+
+
+class Workflows:
+    """`noria.workflows`."""
+
+    def __init__(self, noria: Noria) -> None:
+        self._noria = noria
+
+    async def list(self) -> list[dict[str, Any]]:
+        """Every workflow that was ever registered."""
+        await self._noria.broker.provision()
+        found: Mapping[str, bytes] = await self._noria.broker.catalogue.list()
+        return [loads(found[name]) for name in sorted(found)]
+
+    async def get(self, id: str) -> dict[str, Any] | None:
+        """Graph, schemas and version of a workflow; None if it is unknown."""
+        await self._noria.broker.provision()
+        body = await self._noria.broker.catalogue.get(id)
+        return None if body is None else loads(body)
+
+
+def _name(workflow: Workflow | str) -> str:
+    return workflow if isinstance(workflow, str) else workflow.id
+
+
+def _expired(ended_at: float | None, workflow: Workflow | None) -> bool:
+    return ended_at is not None and workflow is not None and workflow.retention_seconds is not None and now() > ended_at + workflow.retention_seconds
+
+
+def _summary(key: RunKey, line: Mapping[str, Any]) -> RunSummary:
+    times = (when(line.get("created_at")), when(line.get("started_at")), when(line.get("ended_at")))
+    return RunSummary(key.run, key.workflow, line["status"], *times, line.get("resource_id"))

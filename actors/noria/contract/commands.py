@@ -1,0 +1,95 @@
+"""Commands: what is asked of an actor. A closed union, matched once in `machine/fold.py`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, TypeAlias
+
+from noria.contract.values import dumps, loads
+from noria.errors import NoriaError
+
+FORMAT = 1
+
+
+@dataclass(slots=True)
+class Start:
+    """Begin. To the root of a run by a client; to a spread child by its parent's host (then with `init` and `member`)."""
+
+    kind: ClassVar[str] = "start"
+    id: str
+    at: float
+    input: Any = None
+    resource_id: str | None = None
+    state: dict[str, Any] = field(default_factory=dict[str, Any])
+    context: dict[str, Any] = field(default_factory=dict[str, Any])
+    per_step: bool = False
+    version: str = "1"
+    traceparent: str | None = None
+    init: Any = None
+    member: int = 0
+
+
+@dataclass(slots=True)
+class Resume:
+    """Go on. `targets` are (path of the actor, step id); empty: a paused run goes on with its next entry."""
+
+    kind: ClassVar[str] = "resume"
+    id: str
+    at: float
+    targets: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    data: Any = None
+    context: dict[str, Any] = field(default_factory=dict[str, Any])
+    per_step: bool = False
+
+
+@dataclass(slots=True)
+class Cancel:
+    """End as canceled, unless it ended before."""
+
+    kind: ClassVar[str] = "cancel"
+    id: str
+    at: float
+
+
+@dataclass(slots=True)
+class TimerFired:
+    """A timer is due: `path` and `step` say whose, `until` which (a later one replaces it)."""
+
+    kind: ClassVar[str] = "timer"
+    id: str
+    at: float
+    path: str = ""
+    step: str = ""
+    until: float = 0.0
+
+
+@dataclass(slots=True)
+class Restart:
+    """Have a host: changes nothing."""
+
+    kind: ClassVar[str] = "restart"
+    id: str
+    at: float
+
+
+Command: TypeAlias = Start | Resume | Cancel | TimerFired | Restart
+KINDS: dict[str, type[Command]] = {c.kind: c for c in (Start, Resume, Cancel, TimerFired, Restart)}
+
+
+def encode(command: Command) -> bytes:
+    """The command as JSON."""
+    return dumps({"v": FORMAT, "kind": command.kind, **asdict(command)})
+
+
+def decode(body: bytes) -> Command:
+    """The command back. Raises NoriaError for what is none or of a newer format."""
+    try:
+        data = loads(body)
+        if data.pop("v") > FORMAT:
+            raise NoriaError("a command of a newer format: upgrade Noria")
+        command = KINDS[data.pop("kind")](**data)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise NoriaError(f"not a command: {error!r}") from error
+    if isinstance(command, Resume):
+        command.targets = [(path, step) for path, step in command.targets]
+    return command

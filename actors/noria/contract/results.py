@@ -1,0 +1,190 @@
+"""What callers get: results, records, summaries. Plain values; built from the machine's view of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from noria.clock import aware
+from noria.errors import RunCancelled, RunFailed, RunSuspended, RunTripped
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorInfo:
+    """An exception that crossed the wire: bare class name, text, public attributes, cause."""
+
+    type: str
+    message: str
+    attributes: dict[str, Any] = field(default_factory=dict[str, Any])
+    cause: ErrorInfo | None = None
+    stack: str | None = None
+
+    @classmethod
+    def of(cls, data: dict[str, Any] | None) -> ErrorInfo | None:
+        """From its JSON form."""
+        if data is None:
+            return None
+        return cls(data["type"], data["message"], data.get("attributes") or {}, cls.of(data.get("cause")))
+
+
+@dataclass(frozen=True, slots=True)
+class TripwireInfo:
+    """Why a run tripped, and in which step."""
+
+    reason: str
+    retry: bool = False
+    metadata: Any = None
+    step: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Suspension:
+    """A step that waits for a resume: ids from the outermost workflow down, its payload, labels and foreach index."""
+
+    path: tuple[str, ...]
+    payload: Any = None
+    labels: tuple[str, ...] = ()
+    index: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """The record of a step. Data is plain JSON, times are aware."""
+
+    status: str
+    input: Any = None
+    output: Any = None
+    error: ErrorInfo | None = None
+    tripwire: TripwireInfo | None = None
+    suspend_payload: Any = None
+    resume_payload: Any = None
+    suspend_output: Any = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    suspended_at: datetime | None = None
+    resumed_at: datetime | None = None
+    attempts: int = 1
+    iterations: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run came to so far."""
+
+    run_id: str
+    workflow_id: str
+    status: str
+    input: Any = None
+    result: Any = None
+    error: ErrorInfo | None = None
+    steps: dict[str, StepResult] = field(default_factory=dict[str, StepResult])
+    state: dict[str, Any] = field(default_factory=dict[str, Any])
+    suspended: list[Suspension] = field(default_factory=list[Suspension])
+    tripwire: TripwireInfo | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    parse_output: Callable[[Any], Any] | None = field(default=None, repr=False, compare=False, kw_only=True)
+
+    def unwrap(self) -> Any:
+        """The result, as the workflow's declared output type where the workflow is known; raises RunFailed,
+        RunSuspended, RunCancelled or RunTripped when there is none."""
+        if self.status == "success":
+            return self.result if self.parse_output is None else self.parse_output(self.result)
+        if self.status == "failed":
+            raise RunFailed(f"run {self.run_id!r} failed: {self.error.type}: {self.error.message}" if self.error else self.run_id)
+        if self.status == "tripwire":
+            raise RunTripped(f"run {self.run_id!r} tripped: {self.tripwire.reason}" if self.tripwire else self.run_id)
+        if self.status == "canceled":
+            raise RunCancelled(f"run {self.run_id!r} was canceled")
+        raise RunSuspended(f"run {self.run_id!r} has no result yet: it is {self.status}")
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord(RunResult):
+    """A run as stored; its `steps` hold nested ones too, as "ship.pack"."""
+
+    resource_id: str | None = None
+    request_context: dict[str, Any] = field(default_factory=dict[str, Any])
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    version: str = "1"
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """A line of a list of runs."""
+
+    run_id: str
+    workflow_id: str
+    status: str
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    resource_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunPage:
+    """A page of a list of runs; `total` counts all that match."""
+
+    runs: list[RunSummary]
+    total: int
+
+
+def when(seconds: float | None) -> datetime | None:
+    """Epoch seconds as an aware datetime."""
+    return None if seconds is None else aware(seconds)
+
+
+def step_result(data: dict[str, Any]) -> StepResult:
+    """From the machine's record of a step."""
+    times = {k: when(data.get(k)) for k in ("started_at", "ended_at", "suspended_at", "resumed_at")}
+    plain = ("status", "input", "output", "suspend_payload", "resume_payload", "suspend_output", "attempts", "iterations")
+    return StepResult(
+        **{k: data[k] for k in plain if k in data},
+        error=ErrorInfo.of(data.get("error")),
+        tripwire=tripwire(data.get("tripwire")),
+        **times,
+    )
+
+
+def tripwire(data: dict[str, Any] | None) -> TripwireInfo | None:
+    """From its JSON form."""
+    return None if data is None else TripwireInfo(**data)
+
+
+def _fields(view: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "run_id": view["run_id"],
+        "workflow_id": view["workflow_id"],
+        "status": view["status"],
+        "input": view["input"],
+        "result": view["result"],
+        "error": ErrorInfo.of(view["error"]),
+        "steps": {k: step_result(v) for k, v in view["steps"].items()},
+        "state": view["state"],
+        "suspended": [Suspension(tuple(s["path"]), s["payload"], tuple(s["labels"]), s["index"]) for s in view["suspended"]],
+        "tripwire": tripwire(view["tripwire"]),
+        "started_at": when(view["started_at"]),
+        "ended_at": when(view["ended_at"]),
+    }
+
+
+def run_result(view: dict[str, Any], parse_output: Callable[[Any], Any] | None = None) -> RunResult:
+    """From the machine's view of a run."""
+    return RunResult(**_fields(view), parse_output=parse_output)
+
+
+def run_record(view: dict[str, Any], parse_output: Callable[[Any], Any] | None = None) -> RunRecord:
+    """From the machine's view of a run, with what only the record tells."""
+    return RunRecord(
+        **_fields(view),
+        parse_output=parse_output,
+        resource_id=view["resource_id"],
+        request_context=view["request_context"],
+        created_at=when(view["created_at"]),
+        updated_at=when(view["updated_at"]),
+        version=view["version"],
+    )

@@ -1,0 +1,60 @@
+"""Every subject, stream and bucket of a namespace. The path of an actor is dotted; its own subject ends in `_`."""
+
+from __future__ import annotations
+
+from noria.errors import DefinitionError
+from noria.ids import NAMESPACE
+from noria.ports import ActorKey, RunKey
+
+END = "_"
+
+
+class Subjects:
+    """The names of one namespace."""
+
+    def __init__(self, namespace: str) -> None:
+        if not NAMESPACE.fullmatch(namespace):
+            raise DefinitionError(f"namespace {namespace!r}: use small letters, digits and '-', a letter first")
+        self.ns = namespace
+        upper = namespace.upper()
+        self.runs, self.triggers, self.dead, self.blobs = f"{upper}_RUNS", f"{upper}_TRIGGERS", f"{upper}_DEAD", f"{upper}_BLOBS"
+        self.records, self.catalogue = f"{namespace}-runs", f"{namespace}-workflows"
+
+    def of(self, kind: str, actor: ActorKey) -> str:
+        """`kind`: in, run, live or timer."""
+        path = f"{actor.path}.{END}" if actor.path else END
+        return f"{self.ns}.{kind}.{actor.workflow}.{actor.run}.{path}"
+
+    def below(self, kind: str, actor: ActorKey) -> str:
+        """A filter for an actor and everything under it."""
+        return f"{self.ns}.{kind}.{actor.workflow}.{actor.run}.{actor.path + '.' if actor.path else ''}>"
+
+    def parse(self, subject: str) -> tuple[str, ActorKey]:
+        """(kind, actor) of a subject of the RUNS stream."""
+        _, kind, workflow, run, path = subject.split(".", 4)
+        return kind, ActorKey(workflow, run, path[:-2] if path.endswith(f".{END}") else "" if path == END else path)
+
+    def commands_of(self, workflow: str) -> str:
+        return f"{self.ns}.in.{workflow}.>"
+
+    def trigger(self, workflow: str) -> str:
+        return f"{self.ns}.trigger.{workflow}"
+
+    def dead_letter(self, kind: str, workflow: str) -> str:
+        return f"{self.ns}.dead.{kind}.{workflow}"
+
+    def rest(self, run: RunKey, status: str) -> str:
+        return f"{self.ns}.rest.{run.workflow}.{run.run}.{status}"
+
+    def nudge(self, workflow: str, run: str) -> str:
+        return f"{self.ns}.nudge.{workflow}.{run}"
+
+    def record(self, run: RunKey) -> str:
+        return f"$KV.{self.records}.{run.workflow}.{run.run}"
+
+    def blob(self, run: RunKey, name: str = ">") -> str:
+        return f"{self.ns}.blob.{run.workflow}.{run.run}.{name}"
+
+    @staticmethod
+    def consumer(workflow: str) -> str:
+        return f"w-{workflow}"

@@ -1,0 +1,21 @@
+"""Every limit of the runtime, named in one place. Sizes in bytes, times in seconds."""
+
+from typing import Final
+
+MAX_INLINE_BYTES: Final = 128 * 1024  # larger values live in the blobs
+MAX_NESTING: Final = 32  # actors from the root down
+MAX_LABELS: Final = 64  # per suspension
+CHILD_WINDOW: Final = 64  # children running in place per activation before "auto" spreads
+LINGER_SECONDS: Final = 2.0  # sleeps and back-offs up to this are awaited in place
+POISON_TAKEOVERS: Final = 5  # take-overs without progress before a run is given up
+RECORD_EVERY_FACTS: Final = 1000  # facts between two records of an active run
+FIRST_RECORD_SECONDS: Final = 0.05  # a run that ends sooner needs no record of its beginning
+THREADS: Final = 32  # sync steps running at once per worker
+ANSWER_SECONDS: Final = 3.0  # how long one request to the broker may take before it is sent again
+PATIENCE_SECONDS: Final = 20.0  # how long an append is tried again; a leader election takes 5-6 s
+LOG_TTL_SECONDS: Final = 7 * 86400  # facts
+LIVE_TTL_SECONDS: Final = 3600  # live events
+MAX_AGE_SECONDS: Final = 90 * 86400  # commands
+TOMBSTONE_SECONDS: Final = 86400  # a deleted run id stays taken
+MAX_RESULT_NEWS_BYTES: Final = 512 * 1024  # larger results are read, not told
+CAUSE_DEPTH: Final = 10  # exception causes kept

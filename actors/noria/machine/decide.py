@@ -1,0 +1,198 @@
+"""What to do next: from an actor's state and its definition to one task."""
+
+from __future__ import annotations
+
+from typing import Any, assert_never
+
+from noria.contract.facts import BlockEnded, Fact, Finished
+from noria.machine.state import ENDED, Actor, Tree, join, looped
+from noria.machine.state import Step as Record_
+from noria.machine.tasks import Ask, Record, Rest, RunChildren, RunMapping, RunSleep, RunStep, Task, Unit
+from noria.workflow.builder import Workflow
+from noria.workflow.entries import BranchEntry, Entry, ForeachEntry, LoopEntry, MapEntry, ParallelEntry, SleepEntry, ThenEntry
+from noria.workflow.steps import Step
+
+UNLIMITED = 1_000_000_000
+
+
+def decide(tree: Tree, actor: Actor, unit: Unit, now: float, rested: dict[str, str] | None = None) -> Task:
+    """The next task of an actor. `rested`: status by segment of the current entry's children, once all of them rest."""
+    if actor.status in ENDED:
+        return Rest(actor.status)
+    if isinstance(unit, Step):
+        return _step(tree, actor, unit, leaf=True) or Rest(actor.status)
+    while actor.position < len(unit.entries):
+        entry = unit.entries[actor.position]
+        if actor.bailed:
+            break
+        task = _entry(tree, actor, unit, entry, now, rested)
+        if task is not None:
+            return task
+        actor.position += 1
+        rested = None
+    return Record([Finished("success", now)])
+
+
+def _entry(tree: Tree, actor: Actor, workflow: Workflow, entry: Entry, now: float, rested: dict[str, str] | None) -> Task | None:
+    """The task of the entry at the actor's position; None when it is complete."""
+    final = actor.position == len(workflow.entries) - 1
+    match entry:
+        case ThenEntry(unit=Step() as step):
+            return _step(tree, actor, step, final=final)
+        case MapEntry() | SleepEntry():
+            return _plain(tree, actor, entry, final)
+        case LoopEntry(unit=Step() as step):
+            return _step_loop(tree, actor, entry, step)
+        case ThenEntry():
+            return _block(tree, actor, entry, "nested", [entry.id], 1, final, now, rested)
+        case LoopEntry():
+            return _workflow_loop(tree, actor, entry, final, now, rested)
+        case ParallelEntry():
+            segments = [m.id for m in entry.members]
+            return _block(tree, actor, entry, "parallel", segments, UNLIMITED, final, now, rested)
+        case BranchEntry():
+            if entry.id not in actor.answers:
+                return Ask(entry, entry.id, actor.prev)
+            return _block(tree, actor, entry, "branch", actor.answers[entry.id], UNLIMITED, final, now, rested)
+        case ForeachEntry():
+            return _foreach(tree, actor, entry, final, now, rested)
+        case _:
+            assert_never(entry)
+
+
+def _paused(tree: Tree) -> bool:
+    return bool(tree.per_step) and tree.leaf_done > tree.per_step
+
+
+def resumed(actor: Actor, step: str) -> list[Any] | None:
+    """The resume that a suspended step waits for, if it came: [sequence, data]."""
+    resume = actor.resumes.get(step)
+    return resume if resume is not None and resume[0] > actor.suspended_at else None
+
+
+def _step(tree: Tree, actor: Actor, step: Step, *, round: int = 1, leaf: bool = False, final: bool = False) -> Task | None:
+    """The task of a step by its record; None when it succeeded."""
+    record = actor.steps.get(step.id)
+    if record is None:
+        return Rest("paused") if _paused(tree) else RunStep(step, actor.prev, round, leaf=leaf, final=final)
+    match record.status:
+        case "success":
+            return None
+        case "suspended":
+            resume = resumed(actor, step.id)
+            if resume is None:
+                return Rest("suspended")
+            return RunStep(step, record.input, record.iterations, 0, resume, leaf, final)
+        case "waiting":
+            if tree.fired.get(actor.path, 0.0) < record.until:
+                return Rest("waiting")
+            resume = [0, record.resume_payload] if record.resumed else None
+            return RunStep(step, record.input, record.iterations, record.attempts, resume, leaf, final)
+        case _:
+            return Record([_as_ended(record)])
+
+
+def _as_ended(record: Record_) -> Finished:
+    return Finished(record.status, record.ended_at or 0.0, error=record.error, tripwire=record.tripwire)
+
+
+def _plain(tree: Tree, actor: Actor, entry: MapEntry | SleepEntry, final: bool) -> Task | None:
+    record = actor.steps.get(entry.id)
+    if record is None:
+        if _paused(tree):
+            return Rest("paused")
+        return RunMapping(entry, final) if isinstance(entry, MapEntry) else RunSleep(entry, None, final)
+    if record.status == "success":
+        return None
+    if record.status == "waiting" and isinstance(entry, SleepEntry):
+        return RunSleep(entry, record.until, final) if tree.fired.get(actor.path, 0.0) >= record.until else Rest("waiting")
+    return Record([_as_ended(record)])
+
+
+def _step_loop(tree: Tree, actor: Actor, entry: LoopEntry, step: Step) -> Task | None:
+    record = actor.steps.get(step.id)
+    round = record.iterations if record is not None else 1
+    task = _step(tree, actor, step, round=round)
+    if task is not None:
+        return task
+    key = f"{entry.id}.{round}"
+    if key not in actor.answers:
+        return Ask(entry, key, actor.prev, round)
+    if bool(actor.answers[key]) == entry.until:
+        return None
+    return Rest("paused") if _paused(tree) else RunStep(step, actor.prev, round + 1)
+
+
+def _workflow_loop(
+    tree: Tree, actor: Actor, entry: LoopEntry, final: bool, now: float, rested: dict[str, str] | None
+) -> Task | None:
+    round = 1
+    while f"{entry.id}.{round}" in actor.answers and bool(actor.answers[f"{entry.id}.{round}"]) != entry.until:
+        round += 1
+    seg = looped(entry.id, round)
+    task = _block(tree, actor, entry, "loop", [seg], 1, final, now, rested)
+    key = f"{entry.id}.{round}"
+    if isinstance(task, Record) and isinstance(task.facts[0], BlockEnded) and key not in actor.answers:
+        return Ask(entry, key, tree.actor(join(actor.path, seg)).output, round)
+    return task
+
+
+def _foreach(
+    tree: Tree, actor: Actor, entry: ForeachEntry, final: bool, now: float, rested: dict[str, str] | None
+) -> Task | None:
+    if entry.id in actor.blocks:
+        return None
+    items: Any = actor.prev
+    if not isinstance(items, list):
+        message = f"foreach {entry.id!r} needs a list as its input, not {type(items).__name__}"
+        error = {"type": "InvalidInput", "message": message, "attributes": {}, "cause": None}
+        ended = BlockEnded(entry.id, "foreach", "failed", now, error=error)
+        return Record([ended, Finished("failed", now, error=error)])
+    limit = entry.concurrency
+    if not isinstance(limit, int):
+        if entry.id not in actor.answers:
+            return Ask(entry, entry.id, actor.prev)
+        limit = int(actor.answers[entry.id])
+    segments = [f"{entry.id}={n}" for n in range(len(items))]
+    return _block(tree, actor, entry, "foreach", segments, limit, final, now, rested)
+
+
+def _block(
+    tree: Tree, actor: Actor, entry: ThenEntry | ParallelEntry | BranchEntry | ForeachEntry | LoopEntry, kind: str,
+    segments: list[str], limit: int, final: bool, now: float, rested: dict[str, str] | None,
+) -> Task | None:  # fmt: skip
+    """An entry whose work is done by children. Outcome: failed > suspended > waiting > paused > canceled > success."""
+    if entry.id in actor.blocks:
+        return None
+    found = [tree.actors.get(join(actor.path, seg)) for seg in segments]
+    pending = [s for s, c in zip(segments, found, strict=True) if c is None or c.status not in ENDED]
+    if pending and rested is None:
+        return RunChildren(entry, segments, limit)
+    children = [c for c in found if c is not None]
+    tolerant = isinstance(entry, ParallelEntry) and entry.allow_failure
+    bad = None if tolerant else next((c for c in children if c.status in ("failed", "tripwire")), None)
+    bail = next((c for c in children if c.leaf and c.bailed), None)
+    resting = {status for seg, status in (rested or {}).items() if seg in pending}
+    if bad is None and bail is None or "waiting" in resting:
+        for status in ("suspended", "waiting", "paused"):
+            if status in resting:
+                return Rest(status)
+    block = BlockEnded(entry.id, kind, "success", now)
+    if kind in ("parallel", "branch"):
+        block.segments = segments
+    elif kind == "foreach":
+        block.total = len(segments)
+    else:
+        block.segment = segments[0]
+    facts: list[Fact] = [block]
+    if bad is not None:
+        block.status, block.error, block.tripwire = bad.status, bad.error, bad.tripwire
+        ending = Finished(bad.status, now, error=bad.error, tripwire=bad.tripwire)
+        return Record([block, ending] if kind == "foreach" else [ending])
+    if any(c.status == "canceled" for c in children):
+        return Record([Finished("canceled", now)])
+    if bail is not None:
+        return Record([*([] if kind == "foreach" else facts), Finished("success", now, has_output=True, output=bail.output)])
+    if final and kind != "loop":
+        facts.append(Finished("success", now))
+    return Record(facts)

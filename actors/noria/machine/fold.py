@@ -1,0 +1,198 @@
+"""What a log means: the only place that changes a state. Facts and commands may be folded in any order that keeps
+each actor's chain in order."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from noria.contract.commands import Cancel, Command, Restart, Resume, Start, TimerFired
+from noria.contract.facts import (
+    Answered, BlockEnded, Fact, FactMessage, Finished, Rested, Started, StepEnded, StepSuspended, StepWaiting, TakenOver, Writes,
+)  # fmt: skip
+from noria.machine.state import ENDED, Actor, Step, Tree, join, parent, remove, segment, split, write
+
+
+def fold_command(tree: Tree, sequence: int, path: str, command: Command) -> None:
+    """A command changes nothing but what is pending; a fact whose `in_seen` covers it makes it count."""
+    actor = tree.actor(path)
+    if sequence <= actor.in_seen and not isinstance(command, Start):
+        pass  # consumed: its traces below stay, they are compared by sequence
+    elif (sequence, path) not in tree.pending:
+        tree.pending.append((sequence, path))
+        tree.pending.sort()
+    match command:
+        case Start():
+            actor.input = actor.prev = command.input
+            actor.init, actor.started, actor.member = command.init, sequence, command.member
+            write(tree.state, 0, command.state)
+            write(tree.context, 0, command.context)
+            if path == tree.base:
+                tree.resource_id, tree.version, tree.created_at = command.resource_id, command.version, command.at
+                tree.traceparent = command.traceparent
+                if command.per_step:
+                    tree.per_step = max(tree.per_step, sequence)
+        case Resume():
+            for target, step in command.targets:
+                resumes = tree.actor(target).resumes
+                if step not in resumes or resumes[step][0] < sequence:
+                    resumes[step] = [sequence, command.data]
+            write(tree.context, sequence, command.context)
+            tree.per_step = sequence if command.per_step else 0
+        case Cancel():
+            tree.cancel = max(tree.cancel, sequence)
+        case TimerFired():
+            tree.fired[command.path] = max(tree.fired.get(command.path, 0.0), command.until)
+        case Restart():
+            pass
+        case _:
+            assert_never(command)
+
+
+def fold_message(tree: Tree, sequence: int, path: str, message: FactMessage) -> None:
+    """One append of an actor. One that was folded before changes nothing."""
+    actor = tree.actor(path)
+    if sequence <= actor.last:
+        return
+    first = actor.last == 0
+    actor.last, actor.door, actor.host = sequence, message.door, message.host
+    actor.in_seen = max(actor.in_seen, message.in_seen)
+    tree.facts += 1
+    if path == tree.base:
+        tree.pending = [p for p in tree.pending if p[0] > actor.in_seen or p[1] != path]
+    if tree.root.status in ENDED:
+        return
+    if first and path != tree.base:
+        actor.member = message.member
+        _link(tree, actor)
+    for fact in message.facts:
+        _fold(tree, actor, sequence, fact)
+
+
+def _fold(tree: Tree, actor: Actor, sequence: int, fact: Fact) -> None:
+    if not isinstance(fact, TakenOver):
+        tree.takeovers = 0
+    match fact:
+        case Started():
+            actor.started_at = tree.updated_at = fact.at
+            actor.input = actor.prev = fact.input
+        case StepEnded():
+            _step_ended(tree, actor, sequence, fact)
+        case StepSuspended():
+            record = _record(actor, fact)
+            record.status, record.suspended_at, record.suspend_payload = "suspended", fact.suspended_at, fact.payload
+            record.labels, record.suspend_output, record.attempts = fact.labels, fact.output, fact.attempts
+            _apply(tree, sequence, fact.writes)
+            actor.status, actor.suspended_at, actor.leaf = "suspended", sequence, fact.leaf
+            tree.leaf_done, tree.updated_at = sequence, fact.suspended_at
+        case StepWaiting():
+            record = _record(actor, fact)
+            record.status, record.until, record.attempts = "waiting", fact.until, fact.attempts
+            actor.status, actor.leaf = "waiting", fact.leaf
+        case Answered():
+            actor.answers[fact.entry] = fact.value
+            actor.status = "active"
+        case BlockEnded():
+            actor.status = "active"
+            _block_ended(tree, actor, fact)
+        case Rested():
+            actor.status, tree.updated_at = fact.status, fact.at
+        case TakenOver():
+            actor.status = "active"
+            if actor is tree.root:
+                tree.takeovers += 1
+        case Finished():
+            actor.status, actor.ended_at, tree.updated_at = fact.status, fact.ended_at, fact.ended_at
+            actor.error, actor.tripwire = fact.error, fact.tripwire
+            if fact.status == "success":
+                actor.output = fact.output if fact.has_output else actor.prev
+        case _:
+            assert_never(fact)
+
+
+def _record(actor: Actor, fact: StepEnded | StepSuspended | StepWaiting) -> Step:
+    """The step's record, begun anew for its first fact and for each round of a loop."""
+    record = actor.steps.get(fact.step)
+    if record is None or fact.round > record.iterations:
+        if fact.step not in actor.order:
+            actor.order.append(fact.step)
+        given = fact.input if fact.has_input else actor.prev
+        record = actor.steps[fact.step] = Step("running", given, fact.started_at, iterations=fact.round)
+    if actor.started_at is None:
+        actor.started_at = fact.started_at
+    if fact.has_resume:
+        record.resumed, record.resume_payload, record.resumed_at = True, fact.resume_payload, fact.started_at
+    return record
+
+
+def _step_ended(tree: Tree, actor: Actor, sequence: int, fact: StepEnded) -> None:
+    record = _record(actor, fact)
+    record.status, record.ended_at, record.attempts = fact.status, fact.ended_at, fact.attempts
+    record.output, record.error, record.tripwire = fact.output, fact.error, fact.tripwire
+    _apply(tree, sequence, fact.writes)
+    actor.status, tree.updated_at = "active", fact.ended_at
+    if fact.status == "success":
+        actor.prev, actor.bailed = fact.output, fact.bail
+    if fact.leaf:
+        actor.leaf, actor.status, actor.ended_at = True, fact.status, fact.ended_at
+        actor.output, actor.error, actor.tripwire = fact.output, fact.error, fact.tripwire
+    if fact.counts:
+        tree.leaf_done = sequence
+
+
+def _apply(tree: Tree, sequence: int, writes: Writes | None) -> None:
+    if writes is not None:
+        write(tree.state, sequence, writes.state)
+        write(tree.context, sequence, writes.context)
+        remove(tree.context, sequence, writes.context_removed)
+
+
+def _link(tree: Tree, child: Actor) -> None:
+    """A child is seen from its first fact on; its ancestors with it, which may have no fact of their own."""
+    above, unit = tree.actor(parent(child.path)), split(segment(child.path))[0]
+    known = above.children.setdefault(unit, [])
+    if child.path in known:
+        return
+    known.append(child.path)
+    if unit not in above.order:
+        above.order.append(unit)
+    if above.path != tree.base:
+        _link(tree, above)
+
+
+def _block_ended(tree: Tree, actor: Actor, block: BlockEnded) -> None:
+    if block.entry not in actor.blocks:
+        actor.blocks.append(block.entry)
+    tree.updated_at = block.ended_at
+    members = [tree.actors.get(join(actor.path, seg)) for seg in block.segments]
+    match block.kind:
+        case "parallel" | "branch":
+            actor.prev = {
+                seg: member.output if member.status == "success" else None
+                for seg, member in zip(block.segments, members, strict=True)
+                if member is not None and (member.status == "success" or block.kind == "parallel")
+            }
+        case "foreach":
+            _foreach_ended(tree, actor, block)
+        case _:
+            child = tree.actors.get(join(actor.path, block.segment))
+            actor.prev = child.output if child is not None else None
+
+
+def _foreach_ended(tree: Tree, actor: Actor, block: BlockEnded) -> None:
+    paths = [join(actor.path, f"{block.entry}={n}") for n in range(block.total)]
+    items = [tree.actors[p] for p in paths if p in tree.actors]
+    resumes = [r for item in items for r in item.resumes.values()]
+    outputs = [tree.actors[p].output if p in tree.actors else None for p in paths]
+    record = actor.steps[block.entry] = Step(block.status, actor.prev, ended_at=block.ended_at, error=block.error)
+    record.started_at = min((i.started_at for i in items if i.started_at is not None), default=block.ended_at)
+    record.tripwire = block.tripwire
+    if resumes:
+        record.resumed, record.resume_payload = True, max(resumes, key=lambda r: r[0])[1]
+    if block.entry not in actor.order:
+        actor.order.append(block.entry)
+    if block.status == "success":
+        record.output = actor.prev = outputs
+        for item in items:
+            if item.leaf:  # all that it did is in the record now
+                del tree.actors[item.path]
+        actor.children.pop(block.entry, None) if all(i.leaf for i in items) else None

@@ -1,0 +1,188 @@
+"""State of a run's tree of actors, folded from its log.
+
+Keys of run state and request context are last-writer-wins registers by stream sequence, so that facts of different
+chains commute: a host applies its own appends before it knows a child's, a later reader applies all in stream order,
+and both get the same state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeAlias
+
+ENDED = frozenset({"success", "failed", "canceled", "tripwire"})
+RESTING = ENDED | {"suspended", "waiting", "paused"}
+
+Register: TypeAlias = dict[str, list[Any]]  # key -> [sequence, value], or [sequence] once removed
+
+
+@dataclass(slots=True)
+class Step:
+    """The record of a step: what api.md calls a StepResult, with times in epoch seconds."""
+
+    status: str
+    input: Any = None
+    started_at: float | None = None
+    ended_at: float | None = None
+    output: Any = None
+    error: dict[str, Any] | None = None
+    tripwire: dict[str, Any] | None = None
+    suspend_payload: Any = None
+    suspend_output: Any = None
+    suspended_at: float | None = None
+    labels: list[str] = field(default_factory=list[str])
+    resumed: bool = False
+    resume_payload: Any = None
+    resumed_at: float | None = None
+    attempts: int = 1
+    iterations: int = 1
+    until: float = 0.0  # while waiting
+
+
+@dataclass(slots=True)
+class Actor:
+    """One actor: the root of a run, or a child in its tree."""
+
+    path: str
+    last: int = 0  # sequence of its last fact: what the next append expects
+    in_seen: int = 0
+    door: int = 0
+    host: str = ""
+    status: str = "new"  # new, active, or one of RESTING
+    started: int = 0  # sequence of its start command; 0 for a child in place
+    input: Any = None
+    init: Any = None  # the innermost workflow's input, for a step that is a child on its own
+    prev: Any = None  # output of the entry before the next one
+    output: Any = None
+    error: dict[str, Any] | None = None
+    tripwire: dict[str, Any] | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+    steps: dict[str, Step] = field(default_factory=dict[str, Step])
+    order: list[str] = field(default_factory=list[str])  # unit ids by first execution
+    children: dict[str, list[str]] = field(default_factory=dict[str, list[str]])  # unit id -> paths, by first fact
+    answers: dict[str, Any] = field(default_factory=dict[str, Any])
+    blocks: list[str] = field(default_factory=list[str])  # entries whose children all ended
+    resumes: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])  # step -> [sequence, data]
+    suspended_at: int = 0  # sequence of the last suspension
+    member: int = 0
+    leaf: bool = False
+    bailed: bool = False
+    position: int = 0  # entries before it are complete; derived, a cache
+
+
+class Tree:
+    """All actors at and below `base`, and what concerns the run as a whole."""
+
+    __slots__ = (
+        "actors", "base", "cancel", "context", "created_at", "cursor", "facts", "fired", "leaf_done", "pending",
+        "per_step", "resource_id", "state", "takeovers", "traceparent", "updated_at", "version",
+    )  # fmt: skip
+
+    def __init__(self, base: str = "") -> None:
+        self.base = base
+        self.actors: dict[str, Actor] = {base: Actor(base)}
+        self.pending: list[tuple[int, str]] = []  # commands that no fact of their actor covers yet
+        self.state: Register = {}
+        self.context: Register = {}
+        self.fired: dict[str, float] = {}  # path -> the latest timer that is due
+        self.cancel = 0
+        self.per_step = 0  # sequence of the command that asked for one step only
+        self.leaf_done = 0  # sequence of the last fact that ended or suspended a step
+        self.takeovers = 0  # since the last progress
+        self.cursor = 0  # facts up to here are folded
+        self.facts = 0  # messages folded
+        self.resource_id: str | None = None
+        self.version = "1"
+        self.traceparent: str | None = None
+        self.created_at: float | None = None
+        self.updated_at: float | None = None
+
+    @property
+    def root(self) -> Actor:
+        return self.actors[self.base]
+
+    def actor(self, path: str) -> Actor:
+        """The actor at `path`, made when it is not there yet; its input follows from its parent."""
+        actor = self.actors.get(path)
+        if actor is None:
+            actor = self.actors[path] = Actor(path)
+            actor.input = actor.prev = self._given(path)
+        return actor
+
+    def _given(self, path: str) -> Any:
+        unit, index, life = split(segment(path))
+        above = self.actor(parent(path))
+        if index is not None:
+            items: Any = above.prev
+            return items[index] if isinstance(items, list) and index < len(items) else None
+        if life > 1:
+            return self.actor(join(above.path, looped(unit, life - 1))).output
+        return above.prev
+
+    def below(self, path: str) -> list[Actor]:
+        """All actors under `path`, itself not included."""
+        prefix = f"{path}." if path else ""
+        return [a for p, a in self.actors.items() if p != path and p.startswith(prefix)]
+
+    def dump(self) -> dict[str, Any]:
+        """JSON-able; `Tree.of` gives the same tree back."""
+        data = {name: getattr(self, name) for name in self.__slots__ if name != "actors"}
+        data["actors"] = [asdict(actor) for actor in self.actors.values()]
+        return data
+
+    @classmethod
+    def of(cls, data: dict[str, Any]) -> Tree:
+        """From `dump()`."""
+        tree = cls(data["base"])
+        for name, value in data.items():
+            if name != "actors":
+                setattr(tree, name, value)
+        tree.pending = [(sequence, path) for sequence, path in tree.pending]
+        for fields in data["actors"]:
+            fields["steps"] = {k: Step(**v) for k, v in fields["steps"].items()}
+            tree.actors[fields["path"]] = Actor(**fields)
+        return tree
+
+
+def live(register: Register) -> dict[str, Any]:
+    """What a register holds, removed keys left out."""
+    return {key: entry[1] for key, entry in register.items() if len(entry) > 1}
+
+
+def write(register: Register, sequence: int, values: dict[str, Any] | None) -> None:
+    """Later writers win."""
+    for key, value in (values or {}).items():
+        if key not in register or register[key][0] <= sequence:
+            register[key] = [sequence, value]
+
+
+def remove(register: Register, sequence: int, keys: list[str] | None) -> None:
+    """Later removers win."""
+    for key in keys or ():
+        if key not in register or register[key][0] <= sequence:
+            register[key] = [sequence]
+
+
+def join(path: str, seg: str) -> str:
+    return f"{path}.{seg}" if path else seg
+
+
+def parent(path: str) -> str:
+    return path.rpartition(".")[0]
+
+
+def segment(path: str) -> str:
+    return path.rpartition(".")[2]
+
+
+def looped(unit: str, life: int) -> str:
+    """The segment of a unit's n-th life."""
+    return unit if life == 1 else f"{unit}@{life}"
+
+
+def split(seg: str) -> tuple[str, int | None, int]:
+    """(unit id, foreach index, life) of a segment."""
+    unit, _, life = seg.partition("@")
+    unit, _, index = unit.partition("=")
+    return unit, int(index) if index else None, int(life) if life else 1

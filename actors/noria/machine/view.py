@@ -1,0 +1,183 @@
+"""What a tree looks like from outside: statuses, step records, suspensions. JSON-able."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from noria.machine.decide import resumed
+from noria.machine.state import ENDED, RESTING, Actor, Tree, live, segment, split
+
+OPEN = ("suspended", "waiting", "running", "paused")
+HIDDEN = ("resumed", "labels", "until")
+
+
+def status(tree: Tree, known: bool = True) -> str:
+    """The run's status. `known`: somebody hosted it already."""
+    root = tree.root
+    if root.status in ENDED:
+        return root.status
+    waits_for_host = any(path == tree.base and s > root.in_seen for s, path in tree.pending)
+    if root.status in ("new", "active"):
+        return "running" if root.last or known else "pending"
+    if tree.cancel:
+        return "canceled"
+    return "running" if waits_for_host else root.status
+
+
+def settled(tree: Tree, after: int = 0) -> bool:
+    """Whether the run ended, or rests for good having seen the command at `after`."""
+    root = tree.root
+    if root.status in ENDED:
+        return True
+    if root.status not in ("suspended", "paused"):
+        return bool(tree.cancel) and root.status in RESTING
+    return root.in_seen >= after and not any(path == tree.base for _, path in tree.pending) or bool(tree.cancel)
+
+
+def view(tree: Tree, workflow: str, run: str, nested: bool = False) -> dict[str, Any]:
+    """Everything that a RunResult or RunRecord is made of."""
+    root = tree.root
+    state = status(tree, known=False)
+    return {
+        "run_id": run,
+        "workflow_id": workflow,
+        "status": state,
+        "input": root.input,
+        "result": root.output if root.status == "success" else None,
+        "error": root.error,
+        "tripwire": root.tripwire,
+        "steps": _steps(tree, root, "", nested, root.status in ENDED or state == "canceled"),
+        "state": live(tree.state),
+        "suspended": [] if state in ENDED else [s for _, s in suspensions(tree)],
+        "started_at": root.started_at,
+        "ended_at": root.ended_at,
+        "resource_id": tree.resource_id,
+        "request_context": live(tree.context),
+        "created_at": tree.created_at,
+        "updated_at": tree.updated_at or tree.created_at,
+        "version": tree.version,
+    }
+
+
+def summary(tree: Tree) -> dict[str, Any]:
+    """One line for lists."""
+    root = tree.root
+    return {
+        "status": status(tree),
+        "created_at": tree.created_at,
+        "started_at": root.started_at,
+        "ended_at": root.ended_at,
+        "resource_id": tree.resource_id,
+    }
+
+
+def _steps(tree: Tree, actor: Actor, prefix: str, nested: bool, over: bool) -> dict[str, Any]:
+    """Records by step id, in order of first execution; with `nested` those of nested workflows too, dotted."""
+    out: dict[str, Any] = {}
+    for unit in actor.order:
+        members = [tree.actors[p] for p in actor.children.get(unit, ()) if p in tree.actors]
+        if unit in actor.steps:
+            record = _record(asdict(actor.steps[unit]))
+        elif not members:
+            continue
+        elif any(split(segment(m.path))[1] is not None for m in members):
+            record = _foreach_record(tree, actor, members)
+        elif members[-1].leaf:
+            record = _record(asdict(members[-1].steps[unit]))
+        else:
+            record = _nested_record(tree, members)
+        if over and record["status"] in OPEN:
+            record["status"] = "canceled"
+        out[prefix + unit] = record
+        if nested and members and not members[-1].leaf and split(segment(members[-1].path))[1] is None:
+            out.update(_steps(tree, members[-1], f"{prefix}{unit}.", True, over))
+    return out
+
+
+def _record(record: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in record.items() if k not in HIDDEN}
+
+
+def _nested_record(tree: Tree, members: list[Actor]) -> dict[str, Any]:
+    last = members[-1]
+    record: dict[str, Any] = {
+        "status": child_status(tree, last),
+        "input": last.input,
+        "output": last.output,
+        "error": last.error,
+        "tripwire": last.tripwire,
+        "started_at": last.started_at,
+        "ended_at": last.ended_at,
+        "iterations": len(members),
+    }
+    inner = [s for _, s in suspensions(tree, last)] if record["status"] == "suspended" else []
+    if inner:
+        record["suspend_payload"] = inner[0]["payload"]
+        record["suspended_at"] = inner[0]["suspended_at"]
+    resumes = [r for a in [last, *tree.below(last.path)] for r in a.resumes.values()]
+    if resumes:
+        record["resume_payload"] = max(resumes, key=lambda r: r[0])[1]
+    return record
+
+
+def _foreach_record(tree: Tree, parent: Actor, members: list[Actor]) -> dict[str, Any]:
+    statuses = {child_status(tree, m) for m in members}
+    order = ("suspended", "waiting", "paused", "running")
+    state = next((s for s in order if s in statuses), "running")
+    if tree.root.status in ENDED and statuses & {"failed", "tripwire"}:
+        state = "failed"
+    suspended = [s for m in members for _, s in suspensions(tree, m)]
+    started = [m.started_at for m in members if m.started_at is not None]
+    record: dict[str, Any] = {"status": state, "input": parent.prev, "started_at": min(started, default=None)}
+    if suspended and state == "suspended":
+        record["suspend_payload"] = suspended[0]["payload"]
+        record["suspended_at"] = suspended[0]["suspended_at"]
+    resumes = [r for m in members for a in [m, *tree.below(m.path)] for r in a.resumes.values()]
+    if resumes:
+        record["resume_payload"] = max(resumes, key=lambda r: r[0])[1]
+    return record
+
+
+def child_status(tree: Tree, actor: Actor) -> str:
+    """The status of an actor that may have no fact of its own: then it follows from its children."""
+    if actor.status in RESTING:
+        return actor.status
+    if tree.root.status in ENDED:
+        return "canceled"
+    inner = [child_status(tree, tree.actors[p]) for paths in actor.children.values() for p in paths if p in tree.actors]
+    inner += [s.status for s in actor.steps.values()]
+    for state in ("suspended", "waiting", "paused"):
+        if state in inner:
+            return state
+    return "paused" if tree.root.status == "paused" else "running"
+
+
+def suspensions(tree: Tree, actor: Actor | None = None) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Everything that waits for a resume at and below an actor, in declaration order: (sort key, suspension), with
+    the suspended actor's path under `actor` and its own step id under `step`."""
+    actor = tree.root if actor is None else actor
+    return sorted(_suspensions(tree, actor, ()), key=lambda s: s[0])
+
+
+def _suspensions(tree: Tree, actor: Actor, above: tuple[str, ...]) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    found: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+    for unit in actor.order:
+        record = actor.steps.get(unit)
+        if record is not None and record.status == "suspended" and resumed(actor, unit) is None:
+            path = above if actor.leaf and above else (*above, unit)
+            suspension = {
+                "path": list(path), "payload": record.suspend_payload, "labels": record.labels, "index": None,
+                "actor": actor.path, "step": unit, "suspended_at": record.suspended_at,
+            }  # fmt: skip
+            found.append(((), suspension))
+        for child_path in actor.children.get(unit, ()):
+            child = tree.actors.get(child_path)
+            if child is None or child.status in ENDED:
+                continue
+            index = split(segment(child_path))[1]
+            for key, suspension in _suspensions(tree, child, (*above, unit)):
+                if index is not None and suspension["index"] is None:
+                    suspension["index"] = index
+                found.append(((child.member, *key), suspension))
+    return found

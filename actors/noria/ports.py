@@ -1,0 +1,202 @@
+"""What the runtime needs from the world: protocols with their laws.
+
+The broker layer implements them on NATS; the simulated broker in memory. Bodies are opaque bytes here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+
+class Refused(Exception):
+    """A compare-and-set was lost: somebody else wrote first. Read again."""
+
+
+class RunKey(NamedTuple):
+    """A run, unique within the namespace."""
+
+    workflow: str
+    run: str
+
+
+class ActorKey(NamedTuple):
+    """An actor of a run. `path` is dotted ("ship.pack=3"); the root's is empty."""
+
+    workflow: str
+    run: str
+    path: str = ""
+
+    @property
+    def tree(self) -> RunKey:
+        return RunKey(self.workflow, self.run)
+
+
+class Stored(NamedTuple):
+    """A message of the RUNS stream. `kind` is "in" (command), "run" (fact) or "live"; `time` is epoch seconds."""
+
+    sequence: int
+    kind: str
+    actor: ActorKey
+    body: bytes
+    time: float
+
+
+class StoredRecord(NamedTuple):
+    """A run's record as stored: `revision` is what the next put expects (0 = none)."""
+
+    revision: int
+    body: bytes
+
+
+class Delivery(Protocol):
+    """A command in hand. Un-acknowledged and renewed it is a lease; dropped, it comes back after the lease time."""
+
+    actor: ActorKey
+    sequence: int
+    count: int  # how often it was delivered, from 1
+    body: bytes
+    time: float  # when it was stored, epoch seconds
+
+    def renew(self) -> None: ...
+    def ack(self) -> None: ...
+    def hand_back(self, delay: float = 0.0) -> None: ...
+
+
+class Log(Protocol):
+    """Facts: one chain per actor, all chains in one total order (shared with commands).
+
+    Laws: `append` stores if and only if the actor's last fact has the sequence `expected` (0 = none), else Refused;
+    a retry after a lost answer does not store twice; what was acknowledged is never lost; reads see every
+    acknowledged append. The append is under way when `append` returns, and completes though nobody awaits it.
+    """
+
+    def append(self, actor: ActorKey, body: bytes, expected: int) -> asyncio.Future[int]: ...
+    async def last(self, actor: ActorKey) -> Stored | None: ...
+    async def read(self, actor: ActorKey, after: int = 0) -> list[Stored]: ...
+    async def read_tree(self, actor: ActorKey, after: int = 0) -> list[Stored]: ...
+    def publish_live(self, actor: ActorKey, body: bytes) -> None: ...
+    def follow(self, run: RunKey, after: int = 0) -> AsyncGenerator[Stored, None]: ...
+    async def purge(self, run: RunKey) -> None: ...
+
+
+class Commands(Protocol):
+    """Commands to actors, delivered at least once to some worker of the workflow.
+
+    Laws: with `expected` given the send is a compare-and-set on the actor's last command (0 = none); an
+    acknowledged command is delivered until acknowledged; a delivery that is neither renewed nor acknowledged comes
+    back after the lease, with a higher count.
+    """
+
+    def send(self, actor: ActorKey, body: bytes, expected: int | None = None) -> asyncio.Future[int]: ...
+    async def last(self, actor: ActorKey) -> Stored | None: ...
+    async def read(self, actor: ActorKey, after: int = 0) -> list[Stored]: ...
+    async def read_tree(self, actor: ActorKey, after: int = 0) -> list[Stored]: ...
+    async def find(self, run: str) -> list[RunKey]: ...
+    async def started(self, workflow: str | None = None) -> list[RunKey]: ...
+    async def receive(
+        self, workflow: str, lease_seconds: float, on_delivery: Callable[[Delivery], None], room: Callable[[], int]
+    ) -> Receiver: ...
+    async def hosted(self, workflow: str) -> bool: ...
+
+
+class Receiver(Protocol):
+    """A standing wish for deliveries, never for more than `room()` at once."""
+
+    def top_up(self) -> None: ...
+    async def close(self) -> None: ...
+
+
+class Timers(Protocol):
+    """Messages from the future. Laws: a timer that was set sends its body as a command to the run's root once it is
+    due, not earlier, whoever lives then; setting one again under its name replaces it."""
+
+    async def set(self, actor: ActorKey, name: str, at: float, body: bytes) -> None: ...
+    async def clear(self, run: RunKey) -> None: ...
+
+
+class Records(Protocol):
+    """State of a run as of a sequence. Laws: `put` is a compare-and-set on the revision, else Refused; a put with
+    `ttl_seconds` vanishes after it; `summaries` sees every acknowledged put."""
+
+    async def get(self, run: RunKey) -> StoredRecord | None: ...
+    def put(
+        self, run: RunKey, body: bytes, revision: int, summary: str, ttl_seconds: float | None = None
+    ) -> asyncio.Future[int]: ...
+    async def summaries(self, workflow: str | None = None) -> list[tuple[RunKey, str]]: ...
+    async def delete(self, run: RunKey, tombstone_seconds: float) -> None: ...
+
+
+class Blobs(Protocol):
+    """Values above the inline limit, owned by a run. Laws: `put` is idempotent by content."""
+
+    async def put(self, run: RunKey, data: bytes) -> str: ...
+    async def get(self, run: RunKey, name: str) -> bytes: ...
+    async def purge(self, run: RunKey) -> None: ...
+
+
+class Catalogue(Protocol):
+    """The workflows that were ever registered: id -> description (JSON)."""
+
+    async def put(self, workflow: str, body: bytes) -> None: ...
+    async def get(self, workflow: str) -> bytes | None: ...
+    async def list(self) -> Mapping[str, bytes]: ...
+
+
+class News(Protocol):
+    """Best effort: may be lost, never believed without reading. `rest` tells callers that a run rests; `nudge` tells
+    hosts of a part of the run to look at their commands now."""
+
+    def rest(self, run: RunKey, status: str, body: bytes) -> None: ...
+    async def on_rests(
+        self, workflow: str, callback: Callable[[RunKey, bytes], None]
+    ) -> Callable[[], Awaitable[None]]: ...
+    def nudge(self, run: RunKey, sender: str) -> None: ...
+    async def on_nudge(
+        self, workflow: str, callback: Callable[[RunKey, str], None]
+    ) -> Callable[[], Awaitable[None]]: ...
+
+
+class Trigger(Protocol):
+    """A message from outside that wants to start a run. Header names are lower case."""
+
+    subject: str
+    sequence: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def ack(self) -> None: ...
+    def hand_back(self, delay: float = 0.0) -> None: ...
+
+
+class Triggers(Protocol):
+    """Laws: a published trigger is delivered until acknowledged; what is put into the dead stream stays there."""
+
+    async def receive(self, on_trigger: Callable[[Trigger], Awaitable[None]]) -> Receiver: ...
+    async def bury(self, kind: str, workflow: str, body: bytes, headers: Mapping[str, str], reason: str) -> None: ...
+    async def dead(self, limit: int = 100) -> Sequence[tuple[int, str, Mapping[str, str], bytes]]: ...
+
+
+class Broker(Protocol):
+    """All ports together, on one connection."""
+
+    namespace: str
+    url: str
+    log: Log
+    commands: Commands
+    timers: Timers
+    records: Records
+    blobs: Blobs
+    catalogue: Catalogue
+    news: News
+    triggers: Triggers
+
+    async def provision(self) -> None: ...
+    async def close(self) -> None: ...
+
+
+class Observer(Protocol):
+    """Told of what the core does; must not raise nor block."""
+
+    def on(self, what: str, **facts: Any) -> None: ...

@@ -1,0 +1,23 @@
+"""How a step is tried again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """`attempts` further tries after the first, `delay` seconds before the first of them, times `backoff` for each
+    next, at most `max_delay`, plus up to `jitter` seconds by chance. `non_retryable` classes fail at once."""
+
+    attempts: int = 0
+    delay: float = 0.0
+    backoff: float = 1.0
+    max_delay: float | None = None
+    jitter: float = 0.0
+    non_retryable: tuple[type[BaseException], ...] = ()
+
+    def pause(self, attempt: int, chance: float) -> float:
+        """Seconds before try number `attempt` (1 = the first retry); `chance` is in [0, 1)."""
+        pause = self.delay * self.backoff ** (attempt - 1)
+        return (pause if self.max_delay is None else min(pause, self.max_delay)) + chance * self.jitter

@@ -1,0 +1,1 @@
+"""CloudEvents and schedules that start runs."""

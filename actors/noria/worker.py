@@ -1,0 +1,77 @@
+"""One process that hosts runs: provisions, registers its workflows, receives, and drains when it leaves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from noria.actor.host import Host
+from noria.contract.values import dumps
+from noria.errors import DefinitionError
+from noria.ports import Receiver
+from noria.triggers.ingress import serve_triggers
+from noria.workflow.builder import Workflow
+from noria.workflow.steps import Step
+
+if TYPE_CHECKING:
+    from noria.client.noria import Noria
+
+
+def with_nested(workflows: Iterable[Workflow]) -> list[Workflow]:
+    """Each workflow once, committed. Raises DefinitionError when two of them share an id."""
+    found: dict[str, Workflow] = {}
+    for workflow in workflows:
+        if workflow.id in found and found[workflow.id] is not workflow:
+            raise DefinitionError(f"two workflows have the id {workflow.id!r}: clone one under another id")
+        found[workflow.id] = workflow if workflow.committed else workflow.commit()
+    return list(found.values())
+
+
+class Worker:
+    """Async context manager: once entered, everything is provisioned and ready. Leaving drains."""
+
+    def __init__(
+        self, client: Noria, workflows: Iterable[Workflow], *, concurrency: int = 100, steps: bool = True, runs: bool = True,
+        lease: float = 30.0, grace: float = 10.0,
+    ) -> None:  # fmt: skip
+        if lease <= 0 or concurrency < 1 or grace < 0:
+            raise DefinitionError("a worker needs lease > 0, concurrency >= 1 and grace >= 0")
+        self.client, self.workflows, self.runs, self.steps = client, with_nested(workflows), runs, steps
+        self.host = Host(client.broker, client, self.workflows, concurrency, lease, grace)
+        self._triggers: Receiver | None = None
+
+    async def __aenter__(self) -> Worker:
+        broker = self.client.broker
+        await broker.provision()
+        for workflow in self.workflows:
+            await broker.catalogue.put(workflow.id, dumps(describe(workflow)))
+            self.client.registry[workflow.id] = workflow
+        if self.runs:
+            await self.host.open()
+            registry = {w.id: w for w in self.workflows}
+            self._triggers = await serve_triggers(self.client, registry)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._triggers is not None:
+            await self._triggers.close()
+        if self.runs:
+            await asyncio.shield(self.host.close())
+
+
+def describe(workflow: Workflow) -> dict[str, Any]:
+    """What the catalogue holds of a workflow."""
+    return {
+        "id": workflow.id,
+        "version": workflow.version,
+        "description": workflow.description,
+        "graph": workflow.graph,
+        "steps": sorted(name for name, unit in workflow.units.items() if isinstance(unit, Step)),
+        "input": workflow.input_schema(),
+        "output": workflow.output_schema(),
+        "retention_seconds": workflow.retention_seconds,
+    }

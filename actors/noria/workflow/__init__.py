@@ -1,0 +1,1 @@
+"""The definition of workflows: frozen values, no I/O."""

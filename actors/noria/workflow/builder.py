@@ -1,0 +1,187 @@
+"""Workflows: immutable graphs of entries."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from noria.contract.values import dumps, plain
+from noria.errors import DefinitionError
+from noria.retry import Retry
+from noria.workflow import checks, diagram
+from noria.workflow.entries import (
+    BranchEntry, Entry, ForeachEntry, LoopEntry, MapEntry, ParallelEntry, Placement, SleepEntry, ThenEntry, Unit,
+)  # fmt: skip
+from noria.workflow.functions import UserFunction
+from noria.workflow.mapping import SOURCES, value
+from noria.workflow.steps import Step, checked_name
+from noria.workflow.types import Declared, is_emptied
+
+
+class Workflow:
+    """A graph of steps. Every combinator returns a new Workflow; `commit()` validates and freezes it."""
+
+    def __init__(
+        self, id: str, *, input: Any = Any, output: Any = Any, state: Any = None, context: Any = None,
+        retry: Retry = Retry(), validate: bool = True, timeout: float | timedelta | None = None, version: str = "1",
+        on_finish: Callable[..., Any] | None = None, on_error: Callable[..., Any] | None = None, triggers: Sequence[Any] = (),
+        schedule: Any = None, retention: float | timedelta | None = timedelta(days=30), description: str | None = None,
+    ) -> None:  # fmt: skip
+        self.id, self.version, self.description = checked_name(id, "workflow"), version, description
+        where = f"workflow {id!r}"
+        self.input, self.output = Declared(input, where), Declared(output, where)
+        self.state, self.context = Declared(state, where), Declared(context, where)
+        self.retry, self.validate = retry, validate
+        self.timeout_seconds = _seconds(timeout)
+        self.retention_seconds = _seconds(retention)
+        self.on_finish = None if on_finish is None else _callback(on_finish)
+        self.on_error = None if on_error is None else _callback(on_error)
+        self.triggers = tuple(triggers)
+        self.schedules: tuple[Any, ...] = tuple(schedule) if isinstance(schedule, (list, tuple)) else () if schedule is None else (schedule,)
+        self.entries: tuple[Entry, ...] = ()
+        self.units: dict[str, Unit] = {}
+        self.committed = False
+
+    def __repr__(self) -> str:
+        return f"Workflow({self.id!r}, {len(self.entries)} entries)"
+
+    def _with(self, entry: Entry) -> Workflow:
+        grown = copy.copy(self)
+        grown.entries, grown.units, grown.committed = (*self.entries, entry), {}, False
+        return grown
+
+    def _name(self, kind: str) -> str:
+        return f"{kind}-{len(self.entries)}"
+
+    def then(self, unit: Unit | Callable[..., Any]) -> Workflow:
+        """The next step, or a nested workflow."""
+        return self._with(ThenEntry(as_unit(unit)))
+
+    def parallel(self, *units: Any, allow_failure: bool = False, placement: Placement = "auto") -> Workflow:
+        """All at once on the same input; gives {id: output}."""
+        members = units[0] if len(units) == 1 and isinstance(units[0], (list, tuple)) else units
+        if not members:
+            raise DefinitionError(f"workflow {self.id!r}: parallel() needs at least one step")
+        return self._with(ParallelEntry(self._name("parallel"), tuple(as_unit(u) for u in members), allow_failure, placement))
+
+    def branch(self, *arms: Any) -> Workflow:
+        """Arms of (condition, step): every one whose condition is true runs, concurrently; gives {id: output}."""
+        pairs = arms[0] if len(arms) == 1 and isinstance(arms[0], list) else arms
+        if not pairs or not all(isinstance(arm, (tuple, list)) and len(arm) == 2 for arm in pairs):
+            raise DefinitionError(f"workflow {self.id!r}: branch() takes (condition, step) pairs")
+        conditions = tuple(UserFunction.of(condition) for condition, _ in pairs)
+        return self._with(BranchEntry(self._name("branch"), conditions, tuple(as_unit(u) for _, u in pairs)))
+
+    def foreach(self, unit: Any, *, concurrency: int | Callable[..., Any] = 1, placement: Placement = "auto") -> Workflow:
+        """The unit for each item of the previous output, `concurrency` at once; gives the outputs in input order."""
+        if isinstance(concurrency, int) and concurrency < 1:
+            raise DefinitionError(f"foreach concurrency must be at least 1, not {concurrency}")
+        limit = concurrency if isinstance(concurrency, int) else UserFunction.of(concurrency)
+        return self._with(ForeachEntry(as_unit(unit), limit, placement))
+
+    def do_while(self, unit: Any, condition: Callable[..., Any]) -> Workflow:
+        """The unit, again as long as the condition on its output holds."""
+        return self._with(LoopEntry(as_unit(unit), UserFunction.of(condition), until=False))
+
+    def do_until(self, unit: Any, condition: Callable[..., Any]) -> Workflow:
+        """The unit, again until the condition on its output holds."""
+        return self._with(LoopEntry(as_unit(unit), UserFunction.of(condition), until=True))
+
+    def map(self, mapping: Mapping[str, Any] | Callable[..., Any], *, id: str | None = None) -> Workflow:
+        """New data from sources, or from fn(prev, ctx)."""
+        name = self._name("mapping") if id is None else checked_name(id, "mapping")
+        if isinstance(mapping, Mapping):
+            sources = {key: s if isinstance(s, SOURCES) else value(s) for key, s in mapping.items()}
+            return self._with(MapEntry(name, sources))
+        return self._with(MapEntry(name, UserFunction.of(mapping)))
+
+    def sleep(self, duration: float | timedelta | Callable[..., Any]) -> Workflow:
+        """Wait; the output is the input."""
+        given = UserFunction.of(duration) if callable(duration) else duration
+        return self._with(SleepEntry(self._name("sleep"), given))
+
+    def sleep_until(self, at: datetime | Callable[..., Any]) -> Workflow:
+        """Wait until an aware datetime; the output is the input."""
+        if isinstance(at, datetime) and at.tzinfo is None:
+            raise DefinitionError("sleep_until needs an aware datetime: give it a time zone")
+        return self._with(SleepEntry(self._name("sleep"), UserFunction.of(at) if callable(at) else at, until=True))
+
+    def commit(self) -> Workflow:
+        """Validate the graph and freeze it. Raises EmptyWorkflow, DuplicateStep or DefinitionError."""
+        if not self.committed:
+            self.units = checks.units_of(self)
+            for unit in self.units.values():
+                if isinstance(unit, Workflow):
+                    unit.commit()
+            checks.check(self)
+            self.committed = True
+        return self
+
+    def clone(self, *, id: str) -> Workflow:
+        """The same flow under another id."""
+        twin = copy.copy(self)
+        twin.id = checked_name(id, "workflow")
+        return twin
+
+    @property
+    def graph(self) -> dict[str, Any]:
+        """The graph as JSON data."""
+        return diagram.describe(self)
+
+    @property
+    def graph_hash(self) -> str:
+        """A short name of the graph's structure, code not included."""
+        return hashlib.sha256(dumps(self.graph)).hexdigest()[:16]
+
+    def to_mermaid(self) -> str:
+        """The graph as a Mermaid flowchart."""
+        return diagram.mermaid(self)
+
+    def input_schema(self) -> dict[str, Any]:
+        return self.input.schema()
+
+    def output_schema(self) -> dict[str, Any]:
+        return self.output.schema()
+
+    def state_schema(self) -> dict[str, Any]:
+        return self.state.schema()
+
+    def parse_input(self, data: Any) -> Any:
+        """Plain validated input. Raises InvalidInput."""
+        if not self.validate:
+            return data
+        parsed = plain(self.input.parse(f"Invalid input data: workflow {self.id!r}", data))
+        return data if is_emptied(data, parsed) else parsed
+
+    def parse_state(self, data: Any) -> Any:
+        """The state as its declared type. Raises InvalidInput."""
+        return self.state.parse(f"Invalid state: workflow {self.id!r}", data)
+
+    def parse_context(self, data: Any) -> Any:
+        """Plain validated request context. Raises InvalidInput."""
+        parsed = plain(self.context.parse(f"Invalid request context: workflow {self.id!r}", data))
+        return {**data, **parsed} if isinstance(data, dict) and isinstance(parsed, dict) else parsed
+
+    def parse_output(self, data: Any) -> Any:
+        """The result as its declared type. Raises InvalidInput."""
+        return self.output.parse(f"Invalid output data: workflow {self.id!r}", data)
+
+
+def as_unit(unit: Any) -> Unit:
+    """A step or workflow as it is, a plain function as a step."""
+    if isinstance(unit, (Step, Workflow)):
+        return unit
+    if callable(unit):
+        return Step(unit)
+    raise DefinitionError(f"{unit!r} is neither a step nor a workflow nor a function")
+
+
+def _seconds(duration: float | timedelta | None) -> float | None:
+    return duration.total_seconds() if isinstance(duration, timedelta) else duration
+
+
+def _callback(fn: Callable[..., Any]) -> UserFunction:
+    return UserFunction.of(fn)

@@ -1,0 +1,161 @@
+"""Where a mapping takes its data from: a closed union of sources, and how to resolve them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from noria.contract.values import plain
+from noria.errors import DefinitionError, NoriaError, choices
+from noria.workflow.context import Context
+from noria.workflow.functions import UserFunction
+
+_MISSING: Any = object()
+_PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
+_TERM = re.compile(r"(prev|input|state|context)(\.[^.\s]+)*|steps(\.[^.\s]+)+")
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class FromInput:
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class FromStep:
+    steps: tuple[str, ...]
+    path: str
+    default: Any
+
+
+@dataclass(frozen=True, slots=True)
+class FromContext:
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class FromState:
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    function: UserFunction
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    text: str
+
+
+Source: TypeAlias = Value | FromInput | FromStep | FromContext | FromState | Computed | Template
+SOURCES = (Value, FromInput, FromStep, FromContext, FromState, Computed, Template)
+
+
+def value(x: Any) -> Value:
+    """A constant."""
+    return Value(plain(x))
+
+
+def from_input(path: str = ".") -> FromInput:
+    """The innermost workflow's input, or what a dotted path finds in it."""
+    return FromInput(path)
+
+
+def from_step(step: Any, path: str = ".", default: Any = _MISSING) -> FromStep:
+    """The output of a step, or of the first of a list of steps that has a non-empty one. Without any and without
+    `default` the run fails, naming the step."""
+    steps: Sequence[Any] = step if isinstance(step, (list, tuple)) else [step]
+    return FromStep(tuple(s if isinstance(s, str) else s.id for s in steps), path, default)
+
+
+def from_context(key: str) -> FromContext:
+    """A key of the request context; None when it is not there."""
+    return FromContext(key)
+
+
+def from_state(path: str) -> FromState:
+    """What a dotted path finds in the run's state."""
+    return FromState(path)
+
+
+def computed(fn: Callable[..., Any]) -> Computed:
+    """The result of fn(prev, ctx)."""
+    return Computed(UserFunction.of(fn))
+
+
+def template(text: str) -> Template:
+    """Text with placeholders `${scope.path}`: scopes prev, input, state, context, steps.<id>. Raises DefinitionError."""
+    for found in _PLACEHOLDER.finditer(text):
+        if not _TERM.fullmatch(found[1]):
+            raise DefinitionError(f"template placeholder {found[0]!r}: use prev, input, state, context or steps.<id>, then a dotted path")
+    if text.count("${") != len(_PLACEHOLDER.findall(text)):
+        raise DefinitionError(f"template {text!r} has a placeholder that is not closed")
+    return Template(text)
+
+
+def resolve(source: Source, prev: Any, ctx: Context) -> Any:
+    """The source's value; of an async `computed` an awaitable. Raises NoriaError naming what is missing."""
+    match source:
+        case Value(constant):
+            return constant
+        case FromInput(path):
+            return dig(ctx.init_data, path, "input")
+        case FromState(path):
+            return dig(plain(ctx.state), path, "state")
+        case FromContext(key):
+            return ctx.request_context.get(key)
+        case Computed(function):
+            return function.call(plain(prev), ctx)
+        case Template(text):
+            return _PLACEHOLDER.sub(lambda found: _rendered(found[1], prev, ctx), text)
+        case FromStep():
+            return _from_step(source, ctx)
+
+
+def _from_step(source: FromStep, ctx: Context) -> Any:
+    found = [r for r in (ctx.step_result(step, _MISSING) for step in source.steps) if r is not _MISSING]
+    filled = [r for r in found if r not in (None, {})] or ([] if len(source.steps) > 1 else found)
+    if filled:
+        return dig(filled[0], source.path, f"output of step {source.steps[0]!r}")
+    if source.default is not _MISSING:
+        return source.default
+    raise NoriaError(f"there is no result of step {choices(source.steps)}")
+
+
+def _rendered(term: str, prev: Any, ctx: Context) -> str:
+    scope, _, path = term.partition(".")
+    if scope == "steps":
+        step, _, path = path.partition(".")
+        root = ctx.step_result(step, _MISSING)
+        if root is _MISSING:
+            raise NoriaError(f"template: there is no result of step {step!r}")
+    else:
+        scopes = {"prev": lambda: prev, "input": lambda: ctx.init_data, "state": lambda: plain(ctx.state), "context": lambda: dict(ctx.request_context)}
+        root = scopes[scope]()
+    found = dig(root, path or ".", scope, lenient=True)
+    return "" if found is None else found if isinstance(found, str) else json.dumps(found)
+
+
+def dig(root: Any, path: str, what: str, lenient: bool = False) -> Any:
+    """What a dotted path finds; numbers index lists; a missing key gives None. Raises NoriaError when it leads into
+    something that is no object."""
+    found = root
+    for part in () if path in (".", "") else path.split("."):
+        if isinstance(found, dict):
+            found = found.get(part)
+        elif isinstance(found, list) and part.lstrip("-").isdigit():
+            index = int(part)
+            found = found[index] if -len(found) <= index < len(found) else None
+        elif lenient and found is None:
+            return None
+        else:
+            raise NoriaError(f"{what}: the path {path!r} leads into {type(found).__name__} at {part!r}")
+    return found

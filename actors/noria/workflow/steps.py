@@ -1,0 +1,115 @@
+"""Steps: user functions with an id and declared types."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, overload
+
+from noria.contract.values import plain
+from noria.errors import DefinitionError, NoriaError
+from noria.ids import NAME
+from noria.retry import Retry
+from noria.workflow.functions import UserFunction
+from noria.workflow.types import Declared, is_emptied
+
+
+class Step:
+    """A named function of a workflow. Callable as the plain function that it wraps."""
+
+    def __init__(
+        self, fn: Callable[..., Any], *, id: str | None = None, input: Any = None, output: Any = None, resume: Any = None,
+        suspend: Any = None, state: Any = None, context: Any = None, retry: Retry | None = None,
+        timeout: float | timedelta | None = None, description: str | None = None, metadata: dict[str, Any] | None = None,
+        remote: bool = False, subject: str | None = None,
+    ) -> None:  # fmt: skip
+        self.fn = UserFunction.of(fn, for_step=True)
+        self.id = checked_name(id if id is not None else self.fn.name.replace("_", "-"), "step")
+        where = f"step {self.id!r}"
+        self.annotation = Declared(self.fn.annotation if "v" in self.fn.order else Any, where)
+        self.input = Declared(input, where)
+        self.output = Declared(output if output is not None else self.fn.returns, where)
+        self.resume, self.suspend = Declared(resume, where), Declared(suspend, where)
+        self.state, self.context = Declared(state, where), Declared(context, where)
+        self.retry, self.description, self.metadata = retry, description, metadata
+        self.timeout = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+        self.remote, self.subject = remote, subject
+        self.__doc__ = description or fn.__doc__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.fn.fn(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"Step({self.id!r})"
+
+    @property
+    def state_type(self) -> Any:
+        return self.state.type if self.state else None
+
+    def clone(self, *, id: str) -> Step:
+        """The same step under another id."""
+        twin = copy.copy(self)
+        twin.id = checked_name(id, "step")
+        return twin
+
+    def input_schema(self) -> dict[str, Any]:
+        return (self.input or self.annotation).schema()
+
+    def parse_input(self, value: Any, validate: bool = True) -> tuple[Any, Any]:
+        """(what the function gets, what the record keeps) of plain JSON. Raises InvalidInput."""
+        if not validate or not (self.input or self.annotation):
+            return value, value
+        what, kept = f"Step input validation failed: step {self.id!r}", value
+        if self.input:
+            kept = plain(self.input.parse(what, value))
+            if is_emptied(value, kept):
+                return value, value
+        if not self.annotation:
+            return kept, kept
+        typed = self.annotation.parse(what, kept)
+        recorded = plain(typed)
+        return typed, (kept if is_emptied(kept, recorded) else recorded)
+
+    def parse_resume(self, value: Any) -> tuple[Any, Any]:
+        """(typed, plain) resume data. Raises InvalidInput."""
+        if not self.resume:
+            return value, value
+        typed = self.resume.parse(f"Invalid resume data: step {self.id!r}", value)
+        return typed, plain(typed)
+
+    def parse_suspend(self, value: Any) -> Any:
+        """A plain suspend payload. Raises InvalidInput."""
+        return plain(self.suspend.parse(f"Invalid suspend data: step {self.id!r}", value)) if self.suspend else value
+
+    def parse_state(self, value: Any) -> Any:
+        """The state as this step declares it. Raises InvalidInput."""
+        return self.state.parse(f"Invalid state: step {self.id!r}", value)
+
+
+def checked_name(name: str, what: str) -> str:
+    """The name itself. Raises DefinitionError for one that is no subject token."""
+    if not NAME.fullmatch(name):
+        raise DefinitionError(f"{what} id {name!r}: use letters, digits, '-' and '_' only")
+    return name
+
+
+@overload
+def step(fn: Callable[..., Any], /, **options: Any) -> Step: ...
+@overload
+def step(fn: None = None, /, **options: Any) -> Callable[[Callable[..., Any]], Step]: ...
+def step(fn: Callable[..., Any] | None = None, /, **options: Any) -> Step | Callable[[Callable[..., Any]], Step]:
+    """Make a step of a function: `@step` or `@step(id=…, input=…, output=…, resume=…, suspend=…, state=…, context=…,
+    retry=…, timeout=seconds, description=…, metadata=…)`. Its id is the function's name with - for _."""
+    if fn is not None:
+        return Step(fn, **options)
+    return lambda fn: Step(fn, **options)
+
+
+def remote_step(id: str, *, input: Any = None, output: Any = None, subject: str | None = None, **options: Any) -> Step:
+    """A step whose handler lives elsewhere, reached by NATS request/reply only."""
+
+    def elsewhere(value: Any) -> Any:
+        raise NoriaError(f"step {id!r} has no handler in this process, and calling one elsewhere is not built yet")
+
+    return Step(elsewhere, id=id, input=input, output=output, remote=True, subject=subject, **options)

@@ -1,0 +1,55 @@
+"""Declared types: adapters, checks with readable errors, JSON schemas."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from noria.contract.values import dumps
+from noria.errors import DefinitionError, InvalidInput
+
+
+class Declared:
+    """A declared type of a value; `Any` and a missing one accept everything as it is."""
+
+    __slots__ = ("adapter", "type")
+
+    def __init__(self, type: Any, where: str) -> None:
+        self.type = type
+        try:
+            self.adapter: TypeAdapter[Any] | None = None if type in (Any, None) else TypeAdapter(type)
+        except Exception as error:
+            raise DefinitionError(f"{where}: {type!r} is no type that pydantic can validate: {error}") from error
+
+    def __bool__(self) -> bool:
+        return self.adapter is not None
+
+    def parse(self, what: str, value: Any) -> Any:
+        """JSON data as the declared type. Raises InvalidInput: `what`, then one line per problem."""
+        if self.adapter is None:
+            return value
+        try:
+            return self.adapter.validate_python(value)
+        except ValidationError as error:
+            try:  # bytes, tuples and the like are stricter about Python values than about JSON
+                return self.adapter.validate_json(dumps(value))
+            except ValidationError:
+                raise invalid(what, error) from error
+
+    def schema(self) -> dict[str, Any]:
+        """JSON Schema; `{}` accepts everything."""
+        return {} if self.adapter is None else self.adapter.json_schema()
+
+
+def invalid(what: str, error: ValidationError) -> InvalidInput:
+    """A readable InvalidInput: the field of each problem and pydantic's words."""
+    lines = [f"- {'.'.join(str(p) for p in e['loc']) or '.'}: {e['msg']}" for e in error.errors(include_url=False)]
+    found = InvalidInput("\n".join([f"{what}: ", *lines]))
+    found.__cause__ = error
+    return found
+
+
+def is_emptied(before: Any, after: Any) -> bool:
+    """A schema without fields would wipe the data: such a result is no result."""
+    return after == {} and isinstance(before, dict) and bool(before)
