@@ -1,0 +1,163 @@
+"""`noria`: run, serve, watch and inspect workflows."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated
+
+import typer
+
+from noria.cli import runs
+from noria.cli.output import coloured, err, out, print_json, print_result
+from noria.cli.progress import Progress
+from noria.cli.session import EXIT_OF_STATUS, FAILED, SUCCESS, AsJson, Namespace, Server, connected, execute, load_workflow, read_json
+from noria.contract.results import RunResult
+from noria.errors import NoriaError
+
+app = typer.Typer(name="noria", help="Durable workflows on NATS.", no_args_is_help=True, pretty_exceptions_enable=False)
+workflows = typer.Typer(help="Workflows that were registered.", no_args_is_help=True)
+infra = typer.Typer(help="Streams and buckets.", no_args_is_help=True)
+app.add_typer(runs.app, name="runs")
+app.add_typer(workflows, name="workflows")
+app.add_typer(infra, name="infra")
+
+Targets = Annotated[list[str], typer.Argument(help="MODULE:ATTR or FILE.py:ATTR")]
+
+
+def main() -> None:
+    """The entry point."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    app()
+
+
+@app.command()
+def run(
+    workflow: Annotated[str, typer.Argument(help="MODULE:ATTR, FILE.py:ATTR, or the id of a registered workflow")],
+    input: Annotated[str | None, typer.Option("--input", "-i", help="JSON, @FILE, or - for stdin")] = None,
+    run_id: Annotated[str | None, typer.Option(help="Run id; made up without.")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds to wait.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Show progress (the default on a terminal).")] = False,
+    server: Server = None, namespace: Namespace = "noria", json: AsJson = False,
+) -> None:  # fmt: skip
+    """Run a workflow and wait for its result; on a private server unless one is named."""
+    result = execute(_run(workflow, input, run_id, timeout, server, namespace, json))
+    print_json(result) if json else print_result(result)
+    raise typer.Exit(EXIT_OF_STATUS.get(result.status, FAILED))
+
+
+async def _run(
+    target: str, text: str | None, run_id: str | None, timeout: float | None, server: str | None, namespace: str, quiet: bool
+) -> RunResult:
+    data, local = read_json(text, "--input"), ":" in target
+    workflow = load_workflow(target) if local else target
+    async with connected(server, namespace, embedded=local) as noria:
+        handle = noria.create_run(workflow, run_id)
+        stream = handle.stream(data, timeout=timeout)
+        if isinstance(workflow, str):
+            return await _outcome(handle.id, stream, quiet)
+        async with noria.worker(workflow):
+            return await _outcome(handle.id, stream, quiet)
+
+
+async def _outcome(run_id: str, stream: runs.RunStream, quiet: bool) -> RunResult:
+    if not quiet:
+        await Progress(f"run {run_id}").follow(stream)
+    return await stream.result()
+
+
+@app.command()
+def worker(
+    targets: Targets, concurrency: Annotated[int, typer.Option(help="Runs hosted at once.")] = 100,
+    lease: Annotated[float, typer.Option(help="Seconds after which a dead worker's runs are taken over.")] = 30.0,
+    server: Server = None, namespace: Namespace = "noria",
+) -> None:  # fmt: skip
+    """Host workflows until SIGINT or SIGTERM, then drain."""
+
+    async def serve() -> None:
+        flows = [load_workflow(target) for target in targets]
+        async with connected(server, namespace) as noria:
+            err.print(f"hosting {', '.join(f.id for f in flows)} at {noria.url}; Ctrl-C drains and stops")
+            await noria.serve(*flows, concurrency=concurrency, lease=lease)
+
+    execute(serve())
+
+
+@app.command()
+def doctor(server: Server = None, namespace: Namespace = "noria", json: AsJson = False) -> None:
+    """Check the server, its streams, and who hosts what."""
+
+    async def work() -> list[tuple[str, bool, str]]:
+        async with connected(server, namespace) as noria:
+            return await noria.doctor()
+
+    checks = execute(work())
+    if json:
+        print_json([{"name": name, "ok": ok, "detail": detail} for name, ok, detail in checks])
+    else:
+        for name, ok, detail in checks:
+            out.print(f"{'[green]ok[/]  ' if ok else '[red]bad[/] '} {name}: {detail}", highlight=False)
+    raise typer.Exit(SUCCESS if all(ok for _, ok, _ in checks) else FAILED)
+
+
+@workflows.command("list")
+def list_workflows(server: Server = None, namespace: Namespace = "noria", json: AsJson = False) -> None:
+    """Every workflow that a worker ever registered."""
+
+    async def work() -> None:
+        async with connected(server, namespace) as noria:
+            found = await noria.workflows.list()
+        if json:
+            return print_json(found)
+        for each in found:
+            out.print(f"{each['id']}  version {each['version']}  {each['description'] or ''}", highlight=False)
+
+    execute(work())
+
+
+@workflows.command("show")
+def show_workflow(workflow: str, server: Server = None, namespace: Namespace = "noria") -> None:
+    """Graph, schemas and version as JSON."""
+
+    async def work() -> None:
+        async with connected(server, namespace) as noria:
+            found = await noria.workflows.get(workflow)
+        if found is None:
+            raise NoriaError(f"there is no workflow {workflow!r}: noria workflows list")
+        print_json(found)
+
+    execute(work())
+
+
+@workflows.command("graph")
+def graph(target: Annotated[str, typer.Argument(help="MODULE:ATTR or FILE.py:ATTR")], json: AsJson = False) -> None:
+    """The graph as Mermaid text, or as JSON."""
+
+    async def work() -> None:
+        found = load_workflow(target)
+        print_json(found.graph) if json else typer.echo(found.to_mermaid())
+
+    execute(work())
+
+
+@infra.command("plan")
+def plan(server: Server = None, namespace: Namespace = "noria", json: AsJson = False) -> None:
+    """What `apply` would do."""
+    _infra(server, namespace, json, apply=False)
+
+
+@infra.command("apply")
+def apply(server: Server = None, namespace: Namespace = "noria", json: AsJson = False) -> None:
+    """Create what is missing, change what differs."""
+    _infra(server, namespace, json, apply=True)
+
+
+def _infra(server: str | None, namespace: str, json: bool, *, apply: bool) -> None:
+    async def work() -> list[str]:
+        async with connected(server, namespace) as noria:
+            return await (noria.infra.apply() if apply else noria.infra.plan())
+
+    lines = execute(work())
+    if json:
+        print_json(lines)
+    else:
+        out.print("\n".join(lines) or coloured("success") + ": nothing to do", highlight=False)

@@ -1,0 +1,74 @@
+"""How things look: JSON for machines, tables and trees for people."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from datetime import datetime
+from typing import Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from noria.contract.results import RunRecord, RunResult, RunSummary
+
+out, err = Console(), Console(stderr=True)
+COLOURS = {"success": "green", "failed": "red", "tripwire": "red", "suspended": "yellow", "waiting": "yellow", "canceled": "magenta", "paused": "yellow"}
+
+
+def to_json(value: Any) -> Any:
+    """Results, records and events as JSON data."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = (f.name for f in dataclasses.fields(value) if f.repr)
+        return {name: to_json(getattr(value, name)) for name in fields}
+    if isinstance(value, dict):
+        return {str(k): to_json(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(v) for v in value]
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+def print_json(value: Any) -> None:
+    """One document on stdout."""
+    typer.echo(json.dumps(to_json(value), ensure_ascii=False))
+
+
+def fail(error: BaseException, code: int) -> NoReturn:
+    """One line on stderr, and out."""
+    err.print(f"[red]error:[/red] {str(error) or type(error).__name__}", markup=True, highlight=False, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+def coloured(status: str) -> str:
+    return f"[{COLOURS.get(status, 'cyan')}]{status}[/]"
+
+
+def short(value: Any, width: int = 80) -> str:
+    text = json.dumps(to_json(value), ensure_ascii=False)
+    return (text if len(text) <= width else text[: width - 1] + "…").replace("[", "\\[")
+
+
+def print_runs(runs: list[RunSummary], total: int) -> None:
+    table = Table("run", "workflow", "status", "created", "resource")
+    for run in runs:
+        created = run.created_at.strftime("%Y-%m-%d %H:%M:%S") if run.created_at else ""
+        table.add_row(run.run_id, run.workflow_id, coloured(run.status), created, run.resource_id or "")
+    out.print(table)
+    out.print(f"{len(runs)} of {total}")
+
+
+def print_result(result: RunResult) -> None:
+    """The steps as a table, then the outcome."""
+    if isinstance(result, RunRecord):
+        table = Table("step", "status", "tries", "output")
+        for name, step in result.steps.items():
+            table.add_row(name, coloured(step.status), str(step.attempts), short(step.error.message if step.error else step.output))
+        out.print(table)
+    out.print(f"run {result.run_id}: {coloured(result.status)}", highlight=False)
+    if result.error is not None:
+        out.print(f"  {result.error.type}: {result.error.message}", markup=False)
+    if result.status == "success":
+        out.print_json(json.dumps(to_json(result.result)))
+    for suspension in result.suspended:
+        out.print(f"  waits: {'.'.join(suspension.path)} {short(suspension.payload)}")

@@ -1,0 +1,47 @@
+"""Live progress of a run, from its events."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable
+from time import monotonic
+
+from rich.live import Live
+from rich.table import Table
+
+from noria.cli.output import coloured, err, short
+from noria.contract.events import RunEvent
+
+
+class Progress:
+    """A table of steps that follows the events."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._steps: dict[str, list[str]] = {}
+        self._began: dict[str, float] = {}
+
+    async def follow(self, events: AsyncIterable[RunEvent]) -> None:
+        with Live(self._table(), console=err, refresh_per_second=12) as live:
+            async for event in events:
+                self._note(event)
+                live.update(self._table())
+
+    def _note(self, event: RunEvent) -> None:
+        if event.step is None:
+            return
+        row = self._steps.setdefault(event.step, ["running", "", ""])
+        if event.type == "workflow-step-start":
+            self._began[event.step] = monotonic()
+        elif event.type == "workflow-step-progress":
+            row[2] = f"{event.data['completed']} of {event.data['total']}"
+        elif event.type == "workflow-step-result":
+            row[0], row[2] = event.data["status"], short(event.data.get("output", event.data.get("error")), 60)
+        elif event.type in ("workflow-step-suspended", "workflow-step-waiting"):
+            row[0] = event.type.rpartition("-")[2]
+        row[1] = f"{monotonic() - self._began.get(event.step, monotonic()):.2f} s"
+
+    def _table(self) -> Table:
+        table = Table("step", "status", "time", "output", title=self._title, title_justify="left")
+        for name, (status, spent, output) in self._steps.items():
+            table.add_row(name, coloured(status), spent, output)
+        return table

@@ -1,0 +1,103 @@
+"""What every command needs: workflows by name, input, a connection, exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from noria.cli.output import fail
+from noria.client.noria import Noria
+from noria.errors import BrokerUnavailable, DefinitionError, InvalidInput, NoriaError, RunFailed, RunTripped, choices
+from noria.workflow.builder import Workflow
+
+SUCCESS, FAILED, USAGE, UNREACHABLE, SUSPENDED = 0, 1, 2, 3, 4
+EXIT_OF_STATUS = {"success": SUCCESS, "suspended": SUSPENDED, "paused": SUSPENDED}
+
+Server = Annotated[str | None, typer.Option("--server", "-s", help="NATS address; else NATS_URL, else the nats context.")]
+Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Noria namespace.", envvar="NORIA_NAMESPACE")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+T = TypeVar("T")
+
+
+def load_workflow(target: str) -> Workflow:
+    """The workflow at `module:attr` or `file.py:attr`. Raises InvalidInput that lists what the module has."""
+    place, _, attribute = target.rpartition(":")
+    if not place or not attribute:
+        raise InvalidInput(f"{target!r}: give MODULE:ATTR or FILE.py:ATTR")
+    module = _import(place)
+    found = getattr(module, attribute, None)
+    if not isinstance(found, Workflow):
+        names = sorted(name for name, value in vars(module).items() if isinstance(value, Workflow))
+        raise InvalidInput(f"{place!r} has no workflow {attribute!r}; it has {choices(names)}")
+    return found if found.committed else found.commit()
+
+
+def _import(place: str) -> Any:
+    if not place.endswith(".py"):
+        sys.path.insert(0, os.getcwd())
+        try:
+            return importlib.import_module(place)
+        except ImportError as error:
+            raise InvalidInput(f"cannot import {place!r}: {error}") from error
+    path = Path(place)
+    if not path.is_file():
+        raise InvalidInput(f"there is no file {place!r}")
+    sys.path.insert(0, str(path.parent.resolve()))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def read_json(text: str | None, option: str) -> Any:
+    """JSON given as text, as @file, or on stdin as -. Raises InvalidInput."""
+    if text is None:
+        return None
+    try:
+        source = sys.stdin.read() if text == "-" else Path(text[1:]).read_text(encoding="utf-8") if text.startswith("@") else text
+        return json.loads(source)
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{option}: {error}. Give JSON, @FILE, or - for stdin") from error
+
+
+@asynccontextmanager
+async def connected(server: str | None, namespace: str, *, embedded: bool = False) -> AsyncGenerator[Noria, None]:
+    """A connection; with `embedded` to a private server unless one is named."""
+    private = embedded and server is None and not os.environ.get("NATS_URL")
+    opening = Noria.embedded(namespace=namespace) if private else Noria.connect(server, namespace=namespace)
+    async with opening as noria:
+        yield noria
+
+
+def execute(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command's work; errors become one line on stderr and api.md's exit code."""
+    try:
+        return _runner()(work)
+    except BrokerUnavailable as error:
+        fail(error, UNREACHABLE)
+    except (RunFailed, RunTripped) as error:
+        fail(error, FAILED)
+    except (InvalidInput, DefinitionError, NoriaError) as error:
+        fail(error, USAGE)
+    except (TimeoutError, KeyboardInterrupt) as error:
+        fail(error, FAILED)
+
+
+def _runner() -> Any:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run
+    return uvloop.run
