@@ -6,10 +6,31 @@ from noria.client.streams import RunStream
 from noria.contract.events import RunEvent
 from noria.contract.results import ErrorInfo, RunPage, RunRecord, RunResult, RunSummary, StepResult, Suspension, TripwireInfo
 from noria.errors import (
-    AmbiguousResume, BrokerUnavailable, DefinitionError, DuplicateStep, EmptyWorkflow, GraphMismatch, InvalidInput,
-    NonRetryable, NoriaError, NoWorker, RunAlreadyStarted, RunCancelled, RunFailed, RunNotActive, RunNotFound,
-    RunNotSuspended, RunStillActive, RunSuspended, RunTripped, StepNotFound, StepNotSuspended, StepTimeout, Tripwire,
-    WorkflowNotCommitted, WorkflowNotFound,
+    AmbiguousResume,
+    BrokerUnavailable,
+    DefinitionError,
+    DuplicateStep,
+    EmptyWorkflow,
+    GraphMismatch,
+    InvalidInput,
+    NonRetryable,
+    NoriaError,
+    NoWorker,
+    RunAlreadyStarted,
+    RunCancelled,
+    RunFailed,
+    RunNotActive,
+    RunNotFound,
+    RunNotSuspended,
+    RunStillActive,
+    RunSuspended,
+    RunTripped,
+    StepNotFound,
+    StepNotSuspended,
+    StepTimeout,
+    Tripwire,
+    WorkflowNotCommitted,
+    WorkflowNotFound,
 )  # fmt: skip
 from noria.retry import Retry
 from noria.workflow.builder import Workflow

@@ -10,8 +10,19 @@ import pytest
 from pydantic import BaseModel
 
 from noria import (
-    Context, InvalidInput, NonRetryable, Noria, NoWorker, Retry, RunAlreadyStarted, RunStillActive, StepTimeout, Workflow,
-    WorkflowNotCommitted, WorkflowNotFound, step,
+    Context,
+    InvalidInput,
+    NonRetryable,
+    Noria,
+    NoWorker,
+    Retry,
+    RunAlreadyStarted,
+    RunStillActive,
+    StepTimeout,
+    Workflow,
+    WorkflowNotCommitted,
+    WorkflowNotFound,
+    step,
 )  # fmt: skip
 
 

@@ -106,14 +106,14 @@ class Activation:
             await self._load(fresh)
             match judge(self.tree, self.delivery.sequence, hosted_as):
                 case "drop":
-                    return
+                    return None
                 case "ack":
                     if self.revision is not None and self.tree.root.last > self.recorded and self.tree.root.status in RESTING:
                         await resting.save(self)  # the former host may have died before it could
                     return self.delivery.ack()
                 case "host":
                     if await self._host(fresh):
-                        return
+                        return None
                     hosted_as, fresh = self.journal.nonce, False
                 case "wait":
                     if self._swap():

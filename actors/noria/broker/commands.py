@@ -135,7 +135,7 @@ class NatsCommands:
             info = await self.connection.api(f"STREAM.INFO.{self.subjects.runs}", wish)
             if "error" in info:
                 raise NoriaError(f"stream {self.subjects.runs}: {info['error'].get('description')}")
-            page = list((info["state"].get("subjects") or {}))
+            page = list(info["state"].get("subjects") or {})
             found += page
             if not page or len(found) >= info.get("total", 0):
                 return found

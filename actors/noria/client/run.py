@@ -14,7 +14,14 @@ from noria.contract import commands
 from noria.contract.results import RunRecord, RunResult, run_result
 from noria.contract.values import plain
 from noria.errors import (
-    InvalidInput, NoriaError, RunAlreadyStarted, RunNotActive, RunNotFound, StepNotSuspended, WorkflowNotCommitted, WorkflowNotFound,
+    InvalidInput,
+    NoriaError,
+    RunAlreadyStarted,
+    RunNotActive,
+    RunNotFound,
+    StepNotSuspended,
+    WorkflowNotCommitted,
+    WorkflowNotFound,
 )  # fmt: skip
 from noria.machine.resume import Target, targets
 from noria.machine.state import ENDED, RESTING

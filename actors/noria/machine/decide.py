@@ -173,7 +173,7 @@ def _block(
     bad = None if tolerant else next((c for c in children if c.status in ("failed", "tripwire")), None)
     bail = next((c for c in children if c.leaf and c.bailed), None)
     resting = {status for seg, status in (rested or {}).items() if seg in pending}
-    if bad is None and bail is None or "waiting" in resting:
+    if (bad is None and bail is None) or "waiting" in resting:
         for status in ("suspended", "waiting", "paused"):
             if status in resting:
                 return Rest(status)

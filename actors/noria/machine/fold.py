@@ -7,7 +7,18 @@ from typing import assert_never
 
 from noria.contract.commands import Cancel, Command, Restart, Resume, Start, TimerFired
 from noria.contract.facts import (
-    Answered, BlockEnded, Fact, FactMessage, Finished, Rested, Started, StepEnded, StepSuspended, StepWaiting, TakenOver, Writes,
+    Answered,
+    BlockEnded,
+    Fact,
+    FactMessage,
+    Finished,
+    Rested,
+    Started,
+    StepEnded,
+    StepSuspended,
+    StepWaiting,
+    TakenOver,
+    Writes,
 )  # fmt: skip
 from noria.machine.state import ENDED, Actor, Step, Tree, join, parent, remove, segment, split, write
 

@@ -32,7 +32,7 @@ def settled(tree: Tree, after: int = 0) -> bool:
         return True
     if root.status not in ("suspended", "paused"):
         return bool(tree.cancel) and root.status in RESTING
-    return root.in_seen >= after and not any(path == tree.base for _, path in tree.pending) or bool(tree.cancel)
+    return (root.in_seen >= after and not any(path == tree.base for _, path in tree.pending)) or bool(tree.cancel)
 
 
 def view(tree: Tree, workflow: str, run: str, nested: bool = False) -> dict[str, Any]:

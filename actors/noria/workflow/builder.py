@@ -13,7 +13,16 @@ from noria.errors import DefinitionError
 from noria.retry import Retry
 from noria.workflow import checks, diagram
 from noria.workflow.entries import (
-    BranchEntry, Entry, ForeachEntry, LoopEntry, MapEntry, ParallelEntry, Placement, SleepEntry, ThenEntry, Unit,
+    BranchEntry,
+    Entry,
+    ForeachEntry,
+    LoopEntry,
+    MapEntry,
+    ParallelEntry,
+    Placement,
+    SleepEntry,
+    ThenEntry,
+    Unit,
 )  # fmt: skip
 from noria.workflow.functions import UserFunction
 from noria.workflow.mapping import SOURCES, value
