@@ -173,6 +173,7 @@ class Activation:
         root, first_record = self.tree.root, None
         self.journal.in_seen = max([s for s, path in self.tree.pending if path == self.key.path] + [root.in_seen])
         await self.host.take_slot(self)
+        self.tree.hosted = True
         try:
             if root.last == 0 and self.key.path == "":
                 self.journal.opening[""] = [Started(root.input, self.tree.resource_id, now())]

@@ -11,7 +11,7 @@ from noria.actor.handlers import LiveContext
 from noria.actor.load import load
 from noria.contract.facts import BlockEnded, Fact, FactMessage, Finished, Rested, StepSuspended
 from noria.contract.results import run_result
-from noria.contract.values import dumps
+from noria.contract.values import dumps, loads
 from noria.limits import MAX_RESULT_NEWS_BYTES
 from noria.machine.fold import fold_message
 from noria.machine.state import ENDED, Tree
@@ -66,7 +66,7 @@ async def call_back(activation: Activation, facts: list[Fact]) -> None:
     """on_finish and on_error, awaited before the fact that they tell of; what they raise is logged."""
     if not isinstance(facts[-1], (Finished, Rested, StepSuspended)):
         return
-    tree, workflow = Tree.of(activation.tree.dump()), activation.workflow
+    tree, workflow = Tree.of(loads(dumps(activation.tree.dump()))), activation.workflow
     foreseen = FactMessage([f for f in facts if not isinstance(f, BlockEnded) or f.entry], 0, 0, "", "")
     fold_message(tree, tree.root.last + 1, "", foreseen)
     state = tree.root.status

@@ -117,10 +117,7 @@ class Run:
     async def _known(self) -> Workflow | None:
         workflow = self._workflow
         if workflow is None:
-            await self._broker.provision()
-            if await self._broker.catalogue.get(self.workflow_id) is None:
-                known = sorted(await self._broker.catalogue.list())
-                raise WorkflowNotFound(f"no workflow {self.workflow_id!r} was ever registered; there are {', '.join(known) or 'none'}")
+            await self._noria.workflows.check_known(self.workflow_id)
             return None
         if not workflow.entries:
             workflow.commit()  # raises EmptyWorkflow

@@ -11,7 +11,7 @@ from noria.actor.load import load
 from noria.clock import now
 from noria.contract.results import RunPage, RunRecord, RunSummary, run_record, when
 from noria.contract.values import loads
-from noria.errors import RunNotFound, RunStillActive
+from noria.errors import RunNotFound, RunStillActive, WorkflowNotFound, choices
 from noria.limits import TOMBSTONE_SECONDS
 from noria.machine.state import ENDED
 from noria.machine.view import view
@@ -103,6 +103,16 @@ class Workflows:
 
     def __init__(self, noria: Noria) -> None:
         self._noria = noria
+        self._known: set[str] = set()  # what was registered once stays registered
+
+    async def check_known(self, id: str) -> None:
+        """Raises WorkflowNotFound for a workflow that no worker ever registered."""
+        if id in self._known:
+            return
+        if await self.get(id) is None:
+            names = [found["id"] for found in await self.list()]
+            raise WorkflowNotFound(f"no workflow {id!r} was ever registered; there are {choices(names)}")
+        self._known.add(id)
 
     async def list(self) -> list[dict[str, Any]]:
         """Every workflow that was ever registered."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, TypeAlias
 
 from noria.contract.values import dumps, loads
@@ -74,11 +74,12 @@ class Restart:
 
 Command: TypeAlias = Start | Resume | Cancel | TimerFired | Restart
 KINDS: dict[str, type[Command]] = {c.kind: c for c in (Start, Resume, Cancel, TimerFired, Restart)}
+FIELDS = {c: fields(c) for c in KINDS.values()}
 
 
 def encode(command: Command) -> bytes:
     """The command as JSON."""
-    return dumps({"v": FORMAT, "kind": command.kind, **asdict(command)})
+    return dumps({"v": FORMAT, "kind": command.kind, **{f.name: getattr(command, f.name) for f in FIELDS[type(command)]}})
 
 
 def decode(body: bytes) -> Command:

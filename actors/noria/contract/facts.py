@@ -173,9 +173,16 @@ class FactMessage:
     member: int = 0
 
 
+_second: tuple[int, str] = (-1, "")  # the last whole second and its text: a hot run formats many times within one
+
+
 def iso(seconds: float) -> str:
     """Epoch seconds as RFC 3339 in UTC."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat()
+    global _second
+    whole = int(seconds)
+    if _second[0] != whole:
+        _second = (whole, datetime.fromtimestamp(whole, UTC).isoformat()[:19])
+    return f"{_second[1]}.{int((seconds - whole) * 1e6):06d}+00:00"
 
 
 class Envelope:

@@ -7,7 +7,7 @@ and both get the same state.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 ENDED = frozenset({"success", "failed", "canceled", "tripwire"})
@@ -75,7 +75,7 @@ class Tree:
     """All actors at and below `base`, and what concerns the run as a whole."""
 
     __slots__ = (
-        "actors", "base", "cancel", "context", "created_at", "cursor", "facts", "fired", "leaf_done", "pending",
+        "actors", "base", "cancel", "context", "created_at", "cursor", "facts", "fired", "hosted", "leaf_done", "pending",
         "per_step", "resource_id", "state", "takeovers", "traceparent", "updated_at", "version",
     )  # fmt: skip
 
@@ -92,6 +92,7 @@ class Tree:
         self.takeovers = 0  # since the last progress
         self.cursor = 0  # facts up to here are folded
         self.facts = 0  # messages folded
+        self.hosted = False  # somebody hosted it, though there may be no fact yet
         self.resource_id: str | None = None
         self.version = "1"
         self.traceparent: str | None = None
@@ -126,14 +127,14 @@ class Tree:
         return [a for p, a in self.actors.items() if p != path and p.startswith(prefix)]
 
     def dump(self) -> dict[str, Any]:
-        """JSON-able; `Tree.of` gives the same tree back."""
+        """For JSON (dataclasses are left to the encoder); `Tree.of` of what comes back gives the same tree."""
         data = {name: getattr(self, name) for name in self.__slots__ if name != "actors"}
-        data["actors"] = [asdict(actor) for actor in self.actors.values()]
+        data["actors"] = list(self.actors.values())
         return data
 
     @classmethod
     def of(cls, data: dict[str, Any]) -> Tree:
-        """From `dump()`."""
+        """From `dump()`, through JSON."""
         tree = cls(data["base"])
         for name, value in data.items():
             if name != "actors":

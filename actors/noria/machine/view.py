@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any
 
 from noria.machine.decide import resumed
-from noria.machine.state import ENDED, RESTING, Actor, Tree, live, segment, split
+from noria.machine.state import ENDED, RESTING, Actor, Step, Tree, live, segment, split
 
 OPEN = ("suspended", "waiting", "running", "paused")
-HIDDEN = ("resumed", "labels", "until")
+SHOWN = tuple(f.name for f in fields(Step) if f.name not in ("resumed", "labels", "until"))
 
 
-def status(tree: Tree, known: bool = True) -> str:
-    """The run's status. `known`: somebody hosted it already."""
+def status(tree: Tree) -> str:
+    """The run's status."""
     root = tree.root
     if root.status in ENDED:
         return root.status
     waits_for_host = any(path == tree.base and s > root.in_seen for s, path in tree.pending)
     if root.status in ("new", "active"):
-        return "running" if root.last or known else "pending"
+        return "running" if root.last or tree.hosted else "pending"
     if tree.cancel:
         return "canceled"
     return "running" if waits_for_host else root.status
@@ -38,7 +38,7 @@ def settled(tree: Tree, after: int = 0) -> bool:
 def view(tree: Tree, workflow: str, run: str, nested: bool = False) -> dict[str, Any]:
     """Everything that a RunResult or RunRecord is made of."""
     root = tree.root
-    state = status(tree, known=False)
+    state = status(tree)
     return {
         "run_id": run,
         "workflow_id": workflow,
@@ -78,13 +78,13 @@ def _steps(tree: Tree, actor: Actor, prefix: str, nested: bool, over: bool) -> d
     for unit in actor.order:
         members = [tree.actors[p] for p in actor.children.get(unit, ()) if p in tree.actors]
         if unit in actor.steps:
-            record = _record(asdict(actor.steps[unit]))
+            record = _record(actor.steps[unit])
         elif not members:
             continue
         elif any(split(segment(m.path))[1] is not None for m in members):
             record = _foreach_record(tree, actor, members)
         elif members[-1].leaf:
-            record = _record(asdict(members[-1].steps[unit]))
+            record = _record(members[-1].steps[unit])
         else:
             record = _nested_record(tree, members)
         if over and record["status"] in OPEN:
@@ -95,8 +95,8 @@ def _steps(tree: Tree, actor: Actor, prefix: str, nested: bool, over: bool) -> d
     return out
 
 
-def _record(record: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in record.items() if k not in HIDDEN}
+def _record(record: Step) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in SHOWN}
 
 
 def _nested_record(tree: Tree, members: list[Actor]) -> dict[str, Any]:
