@@ -164,7 +164,10 @@ async def test_a_caller_and_a_worker_survive_the_servers_death(tmp_path: Path) -
 
 
 async def test_an_embedded_server_does_not_outlive_a_killed_parent() -> None:
-    script = "import asyncio\nfrom noria import Noria\nasync def main():\n  async with Noria.embedded() as n:\n    print(n.url, flush=True)\n    await asyncio.sleep(60)\nasyncio.run(main())"
+    script = "\n".join([
+        "import asyncio", "from noria import Noria", "async def main():", "  async with Noria.embedded() as n:",
+        "    print(n.url, flush=True)", "    await asyncio.sleep(60)", "asyncio.run(main())",
+    ])  # fmt: skip
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
     assert parent.stdout is not None
     url = parent.stdout.readline().decode().strip()

@@ -233,7 +233,8 @@ async def test_anybody_can_subscribe_and_sees_cloudevents(noria: Noria, server_u
     await client.flush()
     await asyncio.sleep(0.1)
     await client.close()
-    assert [e["type"] for e in seen] == [f"io.noria.{t}.v1" for t in ("workflow-start", "workflow-step-result", "workflow-step-result", "workflow-finish")]
+    types = ["workflow-start", "workflow-step-result", "workflow-step-result", "workflow-finish"]
+    assert [e["type"] for e in seen] == [f"io.noria.{t}.v1" for t in types]
     for event in seen:
         assert event["specversion"] == "1.0" and event["source"] == f"/{noria.namespace}/order" and event["subject"] == result.run_id
     assert len({e["id"] for e in seen}) == len(seen)

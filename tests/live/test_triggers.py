@@ -38,7 +38,8 @@ async def test_structured_mode_starts_a_run_once(noria: Noria, server_url: str) 
     event = {"specversion": "1.0", "id": "e1", "source": "/shop", "type": "placed", "data": {"name": "ada"}, "resourceid": "r"}
     async with noria.worker(flow):
         for _ in range(3):
-            await publish(server_url, f"{noria.namespace}.trigger.greet", json.dumps(event).encode(), {"content-TYPE": "application/cloudevents+json; charset=utf-8"})
+            headers = {"content-TYPE": "application/cloudevents+json; charset=utf-8"}
+            await publish(server_url, f"{noria.namespace}.trigger.greet", json.dumps(event).encode(), headers)
         result = await result_of(noria, event_run_id("/shop", "e1"))
         await asyncio.sleep(0.2)
         assert (await noria.runs.list()).total == 1
@@ -46,7 +47,8 @@ async def test_structured_mode_starts_a_run_once(noria: Noria, server_url: str) 
 
 
 async def test_binary_mode_with_percent_encoding(noria: Noria, server_url: str) -> None:
-    headers = {"CE-specversion": "1.0", "ce-ID": "e2", "ce-source": "/caf%C3%A9", "ce-type": "placed", "ce-runid": "mine", "Content-Type": "application/json"}
+    headers = {"CE-specversion": "1.0", "ce-ID": "e2", "ce-source": "/caf%C3%A9", "ce-type": "placed", "ce-runid": "mine"}
+    headers["Content-Type"] = "application/json"
     async with noria.worker(flow):
         await publish(server_url, f"{noria.namespace}.trigger.greet", b'{"name":"bob"}', headers)
         assert (await result_of(noria, "mine")).result == "hello bob from None"

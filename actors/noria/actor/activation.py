@@ -288,7 +288,7 @@ class Activation:
 
     async def _give_up(self) -> None:
         message = f"the run took its worker down {self.tree.takeovers} times in a row without progress"
-        error = {"type": "Poisoned", "message": message, "attributes": {}, "cause": None}
+        error: dict[str, Any] = {"type": "Poisoned", "message": message, "attributes": {}, "cause": None}
         await self.record(self.tree.root, [Finished("failed", now(), error=error)])
         await self.broker.triggers.bury("poison", self.key.workflow, self.delivery.body, {"noria-run": self.key.run}, message)
 

@@ -116,9 +116,8 @@ class _Fanout:
             self.activation.wake()  # the supervisor must begin to re-read
         if not child.started:
             await self._send_start(child)
-        elif child.status in RESTING and not self._has_command(child):
-            if not await self._pass_down(child):
-                self._rest(segment(child.path), child.status)
+        elif child.status in RESTING and not self._has_command(child) and not await self._pass_down(child):
+            self._rest(segment(child.path), child.status)
 
     async def _send_start(self, child: Actor) -> None:
         activation, tree = self.activation, self.activation.tree

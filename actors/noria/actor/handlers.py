@@ -109,8 +109,9 @@ async def call_step(activation: Activation, step: Step, value: Any, context: Liv
     """A step's function: async in the loop, sync in a thread. Raises StepTimeout past its timeout."""
     if step.timeout is None:
         return await _call_step(activation, step, value, context)
+    deadline = asyncio.timeout(step.timeout)
     try:
-        async with asyncio.timeout(step.timeout) as deadline:
+        async with deadline:
             return await _call_step(activation, step, value, context)
     except TimeoutError as error:
         if not deadline.expired():

@@ -9,6 +9,7 @@ from noria.actor import parcels
 from noria.actor.load import fold
 from noria.clock import now
 from noria.contract.facts import Envelope, Fact, FactMessage, TakenOver
+from noria.contract.values import as_dict
 from noria.ids import Nonces
 from noria.limits import MAX_INLINE_BYTES
 from noria.machine.fold import fold_message
@@ -97,7 +98,7 @@ class Journal:
         """Tell observers; best effort, not awaited."""
         body = self._envelope.encode_live(self.nonces.next(), type, actor.path, step, now(), data)
         if len(body) > MAX_INLINE_BYTES:
-            data = {**data, "input": None, "output": None, "truncated": True} if isinstance(data, dict) else None
-            body = self._envelope.encode_live(self.nonces.next(), type, actor.path, step, now(), data)
+            shortened = {**(as_dict(data) or {}), "input": None, "output": None, "truncated": True}
+            body = self._envelope.encode_live(self.nonces.next(), type, actor.path, step, now(), shortened)
         self.broker.log.publish_live(self.key_of(actor), body)
 

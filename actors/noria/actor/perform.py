@@ -230,8 +230,9 @@ async def ask(activation: Activation, actor: Actor, task: Ask) -> None:
     except Exception as error:
         info = error_info(error)
         info["message"] = f"condition of {entry.id!r}: {info['message']}"
-        return await activation.record(actor, [Finished("failed", now(), error=info)])
-    await activation.answer(actor, Answered(task.key, value))
+        await activation.record(actor, [Finished("failed", now(), error=info)])
+    else:
+        await activation.answer(actor, Answered(task.key, value))
 
 
 async def _answer(

@@ -12,6 +12,7 @@ from noria.broker.signals import NatsNews, NatsTimers, NatsTriggers
 from noria.broker.stores import NatsBlobs, NatsCatalogue, NatsRecords
 from noria.broker.topology import Topology
 from noria.contract.subjects import Subjects
+from noria.ports import Blobs, Catalogue, Commands, Log, News, Records, Timers, Triggers
 
 DEFAULT_URL = "nats://127.0.0.1:4222"
 
@@ -23,14 +24,14 @@ class NatsBroker:
         self.connection, self.subjects = connection, Subjects(namespace)
         self.namespace, self.url = namespace, connection.url
         self.topology = Topology(connection, self.subjects, replicas)
-        self.log = NatsLog(connection, self.subjects)
-        self.commands = NatsCommands(connection, self.subjects)
-        self.timers = NatsTimers(connection, self.subjects)
-        self.records = NatsRecords(connection, self.subjects)
-        self.blobs = NatsBlobs(connection, self.subjects)
-        self.catalogue = NatsCatalogue(connection, self.subjects)
-        self.news = NatsNews(connection, self.subjects)
-        self.triggers = NatsTriggers(connection, self.subjects)
+        self.log: Log = NatsLog(connection, self.subjects)
+        self.commands: Commands = NatsCommands(connection, self.subjects)
+        self.timers: Timers = NatsTimers(connection, self.subjects)
+        self.records: Records = NatsRecords(connection, self.subjects)
+        self.blobs: Blobs = NatsBlobs(connection, self.subjects)
+        self.catalogue: Catalogue = NatsCatalogue(connection, self.subjects)
+        self.news: News = NatsNews(connection, self.subjects)
+        self.triggers: Triggers = NatsTriggers(connection, self.subjects)
         connection.stream_of = self._stream_of
 
     def _stream_of(self, subject: str) -> str:
@@ -51,7 +52,9 @@ class NatsBroker:
         await self.connection.close()
 
 
-async def connect_broker(url: str | None, namespace: str, *, creds: str | None = None, tls: Any = None, replicas: int = 1, **options: Any) -> NatsBroker:
+async def connect_broker(
+    url: str | None, namespace: str, *, creds: str | None = None, tls: Any = None, replicas: int = 1, **options: Any
+) -> NatsBroker:
     """Connect to `url`, else `NATS_URL`, else the selected nats CLI context, else the local default."""
     Subjects(namespace)
     url = url or os.environ.get("NATS_URL") or None

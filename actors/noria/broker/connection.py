@@ -18,6 +18,7 @@ import nats
 import orjson
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
 
 from noria.clock import monotonic
 from noria.errors import BrokerUnavailable, NoriaError
@@ -27,6 +28,7 @@ from noria.ports import Refused
 log = logging.getLogger("noria.broker")
 OLDEST_SERVER = (2, 14)
 LOST_RACE = (10071, 10164)
+connect: Any = vars(nats)["connect"]  # its callbacks are typed loosely
 EXPECT = b"Nats-Expected-Last-Subject-Sequence: %d\r\n"
 Headers = bytes  # prebuilt header lines, each with its line end
 
@@ -42,6 +44,7 @@ class Connection:
 
     def __init__(self, client: Client, url: str) -> None:
         self.client, self.url = client, url
+        self.stream_of: Callable[[str], str] = _unknown  # set by the broker
         self.loop = asyncio.get_running_loop()
         self.on_reconnect: list[Callable[[], None]] = []
         self.denied: list[str] = []
@@ -209,7 +212,6 @@ class Connection:
             return None
         return int(last.headers["Nats-Sequence"]) if last.data == body and body and last.headers else None
 
-    stream_of: Callable[[str], str] = staticmethod(lambda subject: "")  # set by the topology
 
     # Receiving --------------------------------------------------------------------------------------------------
 
@@ -219,7 +221,8 @@ class Connection:
         async def slow(msg: Msg) -> None:
             callback(msg)
 
-        subscription: Any = await self.client.subscribe(subject, queue=queue, cb=slow, pending_msgs_limit=-1, pending_bytes_limit=-1)
+        client: Any = self.client
+        subscription: Any = await client.subscribe(subject, queue=queue, cb=slow, pending_msgs_limit=-1, pending_bytes_limit=-1)
         await asyncio.sleep(0)
         if hasattr(subscription, "_pending_queue") and hasattr(subscription, "_pending_size"):
             subscription._pending_queue = _Direct(subscription, callback)
@@ -260,6 +263,10 @@ class _Direct:
         pass
 
 
+def _unknown(subject: str) -> str:
+    return ""
+
+
 def _retrieved(future: asyncio.Future[int]) -> None:
     if not future.cancelled():
         future.exception()
@@ -291,11 +298,11 @@ async def open_connection(url: str, **options: Any) -> Connection:
     timeout = options.pop("connect_timeout", 2)
     first: dict[str, Any] = {"allow_reconnect": False, "connect_timeout": timeout, "error_cb": failed, **options}
     try:  # a first try that fails at once: with unlimited reconnects nats-py would try for ever
-        probe = await asyncio.wait_for(nats.connect(url, **first), timeout + 3)
+        probe: Client = await asyncio.wait_for(connect(url, **first), timeout + 3)
         await probe.close()
         settings = {"max_reconnect_attempts": -1, "reconnect_time_wait": 0.1, "pending_size": 64 << 20, **options}
-        client = await nats.connect(url, reconnected_cb=reconnected, error_cb=failed, **settings)
-    except (OSError, TimeoutError, nats.errors.Error) as error:
+        client: Client = await connect(url, reconnected_cb=reconnected, error_cb=failed, **settings)
+    except (OSError, TimeoutError, NatsError) as error:
         raise BrokerUnavailable(f"no NATS server at {url}: {error or type(error).__name__}. Start one, or give its address") from error
     version = client.connected_server_version
     if (version.major, version.minor) < OLDEST_SERVER:

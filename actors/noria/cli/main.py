@@ -107,8 +107,8 @@ def list_workflows(server: Server = None, namespace: Namespace = "noria", json: 
         async with connected(server, namespace) as noria:
             found = await noria.workflows.list()
         if json:
-            return print_json(found)
-        for each in found:
+            print_json(found)
+        for each in [] if json else found:
             out.print(f"{each['id']}  version {each['version']}  {each['description'] or ''}", highlight=False)
 
     execute(work())

@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from noria.contract.results import RunRecord, RunResult, RunSummary
+from noria.contract.values import as_dict, as_listing
 
 out, err = Console(), Console(stderr=True)
-COLOURS = {"success": "green", "failed": "red", "tripwire": "red", "suspended": "yellow", "waiting": "yellow", "canceled": "magenta", "paused": "yellow"}
+COLOURS = {"success": "green", "failed": "red", "tripwire": "red", "canceled": "magenta", "suspended": "yellow", "waiting": "yellow"}
 
 
 def to_json(value: Any) -> Any:
@@ -22,10 +23,10 @@ def to_json(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = (f.name for f in dataclasses.fields(value) if f.repr)
         return {name: to_json(getattr(value, name)) for name in fields}
-    if isinstance(value, dict):
-        return {str(k): to_json(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [to_json(v) for v in value]
+    if (items := as_dict(value)) is not None:
+        return {str(k): to_json(v) for k, v in items.items()}
+    if (members := as_listing(value)) is not None:
+        return [to_json(v) for v in members]
     return value.isoformat() if isinstance(value, datetime) else value
 
 

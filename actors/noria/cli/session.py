@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -34,15 +35,15 @@ def load_workflow(target: str) -> Workflow:
     place, _, attribute = target.rpartition(":")
     if not place or not attribute:
         raise InvalidInput(f"{target!r}: give MODULE:ATTR or FILE.py:ATTR")
-    module = _import(place)
-    found = getattr(module, attribute, None)
+    contents = dict[str, Any](vars(_import(place)))
+    found = contents.get(attribute)
     if not isinstance(found, Workflow):
-        names = sorted(name for name, value in vars(module).items() if isinstance(value, Workflow))
+        names = sorted(name for name, value in contents.items() if isinstance(value, Workflow))
         raise InvalidInput(f"{place!r} has no workflow {attribute!r}; it has {choices(names)}")
     return found if found.committed else found.commit()
 
 
-def _import(place: str) -> Any:
+def _import(place: str) -> ModuleType:
     if not place.endswith(".py"):
         sys.path.insert(0, os.getcwd())
         try:

@@ -109,8 +109,10 @@ class Opening:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._noria.close()
-        await self._stop()
+        try:
+            await self._noria.close()
+        finally:
+            await self._stop()
 
     async def _stop(self) -> None:
         if self._server is not None:

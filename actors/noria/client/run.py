@@ -12,19 +12,19 @@ from noria.client.streams import RunStream
 from noria.clock import now
 from noria.contract import commands
 from noria.contract.results import RunRecord, RunResult, run_result
-from noria.contract.values import plain
+from noria.contract.values import as_listing, plain
 from noria.errors import (
     InvalidInput,
     NoriaError,
+    NoWorker,
     RunAlreadyStarted,
     RunNotActive,
     RunNotFound,
     StepNotSuspended,
     WorkflowNotCommitted,
-    WorkflowNotFound,
 )  # fmt: skip
 from noria.machine.resume import Target, targets
-from noria.machine.state import ENDED, RESTING
+from noria.machine.state import ENDED, RESTING, Tree
 from noria.ports import ActorKey, Refused, RunKey
 from noria.workflow.builder import Workflow
 from noria.workflow.steps import Step
@@ -53,7 +53,10 @@ class Run:
 
     @property
     def _workflow(self) -> Workflow | None:
-        return self._given or self._noria.registry.get(self.workflow_id)
+        registered = self._noria.registry.get(self.workflow_id)
+        if self._given is None or (registered is not None and not self._given.committed):
+            return registered
+        return self._given
 
     def _result(self, view: dict[str, Any]) -> RunResult:
         return run_result(view, self._workflow.parse_output if self._workflow is not None else None)
@@ -143,7 +146,7 @@ class Run:
 
     async def get(self) -> RunRecord | None:
         """The run as it is now; None when it is unknown."""
-        return await self._noria.runs.get(self.id, self.workflow_id)
+        return await self._noria.runs.get(self.id, self._workflow or self.workflow_id)
 
     # Resume, cancel, restart ------------------------------------------------------------------------------------
 
@@ -213,7 +216,8 @@ class Run:
         return inner.parse_resume(value)[1] if isinstance(inner, Step) and unit.validate else value
 
     async def cancel(self, *, timeout: float | None = 30.0) -> None:
-        """End the run as canceled; afterwards it is. One that ended stays as it is. Raises RunNotFound, NoWorker."""
+        """End the run as canceled; afterwards it is. One that ended stays as it is. Raises RunNotFound, and NoWorker or
+        TimeoutError past `timeout` seconds; the command stays."""
         await self._broker.provision()
         tree = (await load(self._broker, ActorKey(*self._key))).tree
         if not tree.root.started:
@@ -221,18 +225,25 @@ class Run:
         if tree.root.status in ENDED:
             return
 
-        async def begin() -> int:
-            command = commands.encode(commands.Cancel(ids.run_id(), now()))
-            sequence = await self._broker.commands.send(ActorKey(*self._key), command)
-            self._broker.news.nudge(self._key, "client")
-            return sequence
-
-        parked = tree.root.status in RESTING and not tree.pending
+        begin = self._send_cancel
+        if tree.root.status in RESTING and not await self._broker.commands.hosted(self.workflow_id):
+            # nobody will answer: a parked run is canceled by the command alone, whoever hosts it next
+            if _canceled_at_rest(tree):
+                return
+            begin = _sent(await begin())
+            if _canceled_at_rest((await load(self._broker, ActorKey(*self._key))).tree):
+                return
         try:
             await self._noria.waiting.until_settled(self._key, begin, timeout, ended=True)
-        except Exception:
-            if not parked:
+        except (NoWorker, TimeoutError):
+            if not _canceled_at_rest((await load(self._broker, ActorKey(*self._key))).tree):
                 raise
+
+    async def _send_cancel(self) -> int:
+        command = commands.encode(commands.Cancel(ids.run_id(), now()))
+        sequence = await self._broker.commands.send(ActorKey(*self._key), command)
+        self._broker.news.nudge(self._key, "client")
+        return sequence
 
     async def restart(self, *, timeout: float | None = 30.0) -> RunResult:
         """Make sure that an active run has a host, and wait for it. Raises RunNotActive, NoWorker."""
@@ -261,9 +272,22 @@ def step_path(step: Any) -> tuple[str, ...]:
     """A step, id, dotted path, or a list of steps and ids, as ids from the outermost workflow down."""
     if isinstance(step, str):
         return tuple(step.split("."))
-    if isinstance(step, (list, tuple)):
-        return tuple(part for s in step for part in step_path(s))
+    if (steps := as_listing(step)) is not None:
+        return tuple(part for s in steps for part in step_path(s))
     return (str(step.id),)
+
+
+def _canceled_at_rest(tree: Tree) -> bool:
+    """Whether the run rests and a cancel is its oldest unconsumed command: then nothing can come before it."""
+    waiting = [sequence for sequence, path in tree.pending if path == tree.base]
+    return tree.root.status in RESTING and bool(tree.cancel) and waiting[:1] == [tree.cancel]
+
+
+def _sent(sequence: int) -> Callable[[], Awaitable[int]]:
+    async def begin() -> int:
+        return sequence
+
+    return begin
 
 
 def _named(error: NoriaError, run: str) -> NoriaError:

@@ -36,7 +36,7 @@ class Runs:
         if key is None:
             return None
         loaded = await load(self._noria.broker, ActorKey(*key))
-        known = self._noria.registry.get(key.workflow)
+        known = workflow if isinstance(workflow, Workflow) else self._noria.registry.get(key.workflow)
         if loaded.deleted or not loaded.tree.root.started or _expired(loaded.tree.root.ended_at, known):
             return None
         return run_record(view(loaded.tree, *key, nested=nested), known.parse_output if known is not None else None)

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from noria.actor import parcels
+from noria.actor.load import load
 from noria.clock import aware
 from noria.contract import commands, facts
 from noria.contract.events import RunEvent
@@ -16,7 +17,7 @@ from noria.contract.values import loads
 from noria.errors import NoriaError
 from noria.machine.fold import fold_command, fold_message
 from noria.machine.state import ENDED, Tree, split
-from noria.ports import RunKey, Stored
+from noria.ports import ActorKey, RunKey, Stored
 
 if TYPE_CHECKING:
     from noria.client.noria import Noria
@@ -50,6 +51,10 @@ class RunStream:
     async def _events(self) -> AsyncGenerator[RunEvent, None]:
         await self._noria.broker.provision()
         sequence = await self._begin()
+        for event in await self._aged_out() if self._command is None else ():
+            yield event
+            if event.type == "workflow-finish":
+                return
         reader = _Reader(self._noria, self._key, sequence if self._resumes else 0)
         source = self._noria.broker.log.follow(self._key, 0 if self._resumes or not sequence else sequence - 1)
         try:
@@ -61,6 +66,28 @@ class RunStream:
         finally:
             await source.aclose()
 
+    async def _aged_out(self) -> list[RunEvent]:
+        """Start and finish of an ended run whose facts are gone, made from its record; else nothing."""
+        root_key = ActorKey(*self._key)
+        if await self._noria.broker.log.last(root_key) is not None:
+            return []
+        tree = (await load(self._noria.broker, root_key)).tree
+        root = tree.root
+        if root.status not in ENDED:
+            return []
+        why = {k: v for k, v in (("error", root.error), ("tripwire", root.tripwire)) if v is not None}
+        outcome = {"result": root.output} if root.status == "success" else why
+        started: Any = {"input": root.input, "resource_id": tree.resource_id}
+        finished: Any = {"status": root.status, "usage": {}, **outcome}
+        return [
+            self._made("workflow-start", root.started, tree.created_at, started),
+            self._made("workflow-finish", root.last, root.ended_at, finished),
+        ]
+
+    def _made(self, type: str, sequence: int, at: float | None, data: Any) -> RunEvent:
+        id = f"{sequence}.{type}"
+        return RunEvent(type, self._key.run, self._key.workflow, (), None, None if at is None else aware(at), data, id, sequence)
+
     def _is_last(self, event: RunEvent) -> bool:
         return event.data["status"] in ENDED or self._close_on_suspend
 
@@ -71,7 +98,6 @@ class _Reader:
     def __init__(self, noria: Noria, key: RunKey, after: int) -> None:
         self._noria, self._key, self._after = noria, key, after
         self._tree = Tree()
-        self._inputs: dict[tuple[str, str], Any] = {}
 
     async def read(self, entry: Stored) -> list[RunEvent]:
         """The events of one stored entry; none of those before the command that the stream began with."""
@@ -100,12 +126,10 @@ class _Reader:
     def _live(self, entry: Stored, event: dict[str, Any]) -> list[RunEvent]:
         type, step, data = event["type"][len("io.noria.") : -len(".v1")], event.get("step"), event.get("data")
         path = entry.actor.path
-        if type in ("workflow-step-start", "workflow-step-waiting") and isinstance(data, dict):
-            self._inputs[path, step or ""] = data.get("input")
-        if self._is_item(path) and type in ("workflow-step-start", "workflow-step-waiting") and (step is None or path.split(".")[-1].startswith(f"{step}=")):
+        of_item = step is None or path.rpartition(".")[2].startswith(f"{step}=")
+        if self._is_item(path) and of_item and type in ("workflow-step-start", "workflow-step-waiting"):
             return []
-        found = self._event(entry, 0, type, step, None, data, id=event["id"])
-        return [found]
+        return [self._event(entry, 0, type, step, None, data, id=event["id"])]
 
     @staticmethod
     def _is_item(path: str) -> bool:
@@ -115,13 +139,9 @@ class _Reader:
         path, root = entry.actor.path, entry.actor.path == ""
         match fact:
             case StepEnded():
-                data: dict[str, Any] = {"status": fact.status, "ended_at": iso(fact.ended_at)}
-                if fact.status == "success":
-                    data["output"] = fact.output
-                else:
-                    data.update({k: v for k, v in (("error", fact.error), ("tripwire", fact.tripwire)) if v is not None})
                 if self._is_item(path) and fact.leaf:
                     return []
+                data = _outcome(fact, fact.output)
                 return [self._event(entry, n, "workflow-step-result", fact.step, fact.ended_at, data)]
             case StepSuspended():
                 record = self._tree.actor(path).steps[fact.step]
@@ -135,8 +155,7 @@ class _Reader:
                 return [self._event(entry, n, "workflow-step-waiting", fact.step, fact.started_at, data)]
             case BlockEnded(kind="foreach"):
                 record = self._tree.actor(path).steps[fact.entry]
-                data = {"status": fact.status, "ended_at": iso(fact.ended_at)}
-                data.update({"output": record.output} if fact.status == "success" else {"error": fact.error})
+                data = _outcome(fact, record.output)
                 return [self._event(entry, n, "workflow-step-result", fact.entry, fact.ended_at, data)]
             case Rested() if root and fact.status in ("suspended", "paused"):
                 before = [self._event(entry, n, "workflow-paused", None, fact.at, {})] if fact.status == "paused" else []
@@ -145,8 +164,7 @@ class _Reader:
                 before = [self._event(entry, n, "workflow-canceled", None, fact.ended_at, {})] if fact.status == "canceled" else []
                 return [*before, *self._finish(entry, n, fact.status, fact.ended_at, fact)]
             case Finished() if not self._is_item(path):
-                data = {"status": fact.status, "ended_at": iso(fact.ended_at)}
-                data.update({"output": self._tree.actor(path).output} if fact.status == "success" else {"error": fact.error})
+                data = _outcome(fact, self._tree.actor(path).output)
                 return [self._event(entry, n, "workflow-step-result", None, fact.ended_at, data)]
             case _:
                 return []
@@ -170,6 +188,14 @@ class _Reader:
         name = ".".join(units) if type.startswith("workflow-step") else step
         id = id or f"{entry.sequence}.{n}{'.' + suffix if suffix else ''}"
         return RunEvent(type, self._key.run, self._key.workflow, segments, name, aware(entry.time if at is None else at), data, id, entry.sequence)
+
+
+def _outcome(fact: StepEnded | BlockEnded | Finished, output: Any) -> dict[str, Any]:
+    """What a result event says: the output of a success, else why there is none."""
+    data: dict[str, Any] = {"status": fact.status, "ended_at": iso(fact.ended_at)}
+    if fact.status == "success":
+        return {**data, "output": output}
+    return {**data, **{k: v for k, v in (("error", fact.error), ("tripwire", fact.tripwire)) if v is not None}}
 
 
 async def _nothing() -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
-from noria.contract.values import dumps, loads
+from noria.contract.values import as_list, dumps, loads
 from noria.errors import NoriaError
 
 FORMAT = 1
@@ -276,7 +276,7 @@ class Envelope:
                 data = {"input": fact.input, "resource_id": fact.resource_id, "noria": {"k": "started", "t": fact.at}}
                 return self.event(id, "workflow-start", path, None, fact.at, data)
             case BlockEnded():
-                block = {"k": "block-ended", "entry": fact.entry, "kind": fact.kind, "st": fact.status, "t1": fact.ended_at}
+                block: dict[str, Any] = {"k": "block-ended", "entry": fact.entry, "kind": fact.kind, "st": fact.status, "t1": fact.ended_at}
                 for key, value in (
                     ("segments", fact.segments), ("total", fact.total), ("segment", fact.segment),
                     ("error", fact.error), ("tripwire", fact.tripwire),
@@ -318,8 +318,8 @@ def _writes(meta: dict[str, Any], writes: Writes) -> None:
 def decode(body: bytes) -> FactMessage:
     """The message back. Raises NoriaError for what is no message of facts or of a newer format."""
     try:
-        events: Any = loads(body)
-        events = events if isinstance(events, list) else [events]
+        found: Any = loads(body)
+        events = as_list(found) or [found]
         head = events[0]["data"]["noria"]
         if head["v"] > FORMAT:
             raise NoriaError(f"the log has format {head['v']}; this version of Noria reads up to {FORMAT}: upgrade it")

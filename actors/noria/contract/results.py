@@ -140,10 +140,10 @@ def when(seconds: float | None) -> datetime | None:
 
 def step_result(data: dict[str, Any]) -> StepResult:
     """From the machine's record of a step."""
-    times = {k: when(data.get(k)) for k in ("started_at", "ended_at", "suspended_at", "resumed_at")}
-    plain = ("status", "input", "output", "suspend_payload", "resume_payload", "suspend_output", "attempts", "iterations")
+    times: dict[str, Any] = {k: when(data.get(k)) for k in ("started_at", "ended_at", "suspended_at", "resumed_at")}
+    kept = ("status", "input", "output", "suspend_payload", "resume_payload", "suspend_output", "attempts", "iterations")
     return StepResult(
-        **{k: data[k] for k in plain if k in data},
+        **{k: data[k] for k in kept if k in data},
         error=ErrorInfo.of(data.get("error")),
         tripwire=tripwire(data.get("tripwire")),
         **times,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import orjson
 from pydantic import ValidationError
@@ -61,3 +61,18 @@ def _kept(value: Any) -> Any:
         return orjson.loads(orjson.dumps(value, default=to_jsonable_python, option=_OPTIONS))
     except Exception:
         return repr(value)
+
+
+def as_dict(value: Any) -> dict[str, Any] | None:
+    """The value if it is a JSON object."""
+    return cast(dict[str, Any], value) if isinstance(value, dict) else None
+
+
+def as_list(value: Any) -> list[Any] | None:
+    """The value if it is a JSON array."""
+    return cast(list[Any], value) if isinstance(value, list) else None
+
+
+def as_listing(value: Any) -> list[Any] | None:
+    """The members of a list or tuple that a user gave."""
+    return list(cast(list[Any], value)) if isinstance(value, (list, tuple)) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, assert_never
 
 from noria.contract.facts import BlockEnded, Fact, Finished
+from noria.contract.values import as_list
 from noria.machine.state import ENDED, Actor, Tree, join, looped
 from noria.machine.state import Step as Record_
 from noria.machine.tasks import Ask, Record, Rest, RunChildren, RunMapping, RunSleep, RunStep, Task, Unit
@@ -142,10 +143,10 @@ def _foreach(
 ) -> Task | None:
     if entry.id in actor.blocks:
         return None
-    items: Any = actor.prev
-    if not isinstance(items, list):
-        message = f"foreach {entry.id!r} needs a list as its input, not {type(items).__name__}"
-        error = {"type": "InvalidInput", "message": message, "attributes": {}, "cause": None}
+    items = as_list(actor.prev)
+    if items is None:
+        message = f"foreach {entry.id!r} needs a list as its input, not {type(actor.prev).__name__}"
+        error: dict[str, Any] = {"type": "InvalidInput", "message": message, "attributes": {}, "cause": None}
         ended = BlockEnded(entry.id, "foreach", "failed", now, error=error)
         return Record([ended, Finished("failed", now, error=error)])
     limit = entry.concurrency

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from noria.contract.values import as_list
+
 ENDED = frozenset({"success", "failed", "canceled", "tripwire"})
 RESTING = ENDED | {"suspended", "waiting", "paused"}
 
@@ -115,8 +117,8 @@ class Tree:
         unit, index, life = split(segment(path))
         above = self.actor(parent(path))
         if index is not None:
-            items: Any = above.prev
-            return items[index] if isinstance(items, list) and index < len(items) else None
+            items = as_list(above.prev)
+            return items[index] if items is not None and index < len(items) else None
         if life > 1:
             return self.actor(join(above.path, looped(unit, life - 1))).output
         return above.prev

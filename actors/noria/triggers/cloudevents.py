@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from datetime import datetime
+from typing import Any, cast
 from urllib.parse import unquote
 
 from cloudevents.core.base import BaseCloudEvent
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 
-from noria.contract.values import loads
+from noria.contract.values import as_dict, loads
 from noria.errors import InvalidInput
 
 STRUCTURED = "application/cloudevents"
+REQUIRED = ("id", "source", "type", "specversion")
 
 
 def parse(headers: Mapping[str, str], body: bytes) -> BaseCloudEvent:
@@ -24,6 +26,7 @@ def parse(headers: Mapping[str, str], body: bytes) -> BaseCloudEvent:
         if content_type.startswith(STRUCTURED) or not any(k.startswith("ce-") for k in lower):
             if content_type.startswith(f"{STRUCTURED}-batch"):
                 raise InvalidInput("a batch of CloudEvents is not accepted here: publish them one by one")
+            _check_required(loads(body))
             return JSONFormat().read(None, body)
         return _binary(lower, content_type, body)
     except InvalidInput:
@@ -34,11 +37,10 @@ def parse(headers: Mapping[str, str], body: bytes) -> BaseCloudEvent:
 
 def _binary(headers: Mapping[str, str], content_type: str, body: bytes) -> BaseCloudEvent:
     attributes: dict[str, Any] = {k[3:]: unquote(v) for k, v in headers.items() if k.startswith("ce-")}
+    _check_required(attributes)
     if content_type:
-        attributes["datacontenttype"] = content_type
+        attributes["datacontenttype"] = headers["content-type"].strip()
     if "time" in attributes:
-        from datetime import datetime
-
         attributes["time"] = datetime.fromisoformat(attributes["time"])
     data: Any = None
     if body:
@@ -46,6 +48,16 @@ def _binary(headers: Mapping[str, str], content_type: str, body: bytes) -> BaseC
     return CloudEvent(attributes, data)
 
 
+def _check_required(attributes: Any) -> None:
+    # The SDK makes up an id where there is none: another one for each delivery, so each would start a run.
+    if not isinstance(attributes, dict):
+        raise InvalidInput("not a CloudEvent: a JSON object is expected")
+    given = cast("dict[str, Any]", attributes)
+    missing = [name for name in REQUIRED if not given.get(name)]
+    if missing:
+        raise InvalidInput(f"not a CloudEvent: without the required {', '.join(missing)}")
+
+
 def _words(error: Exception) -> str:
-    found = getattr(error, "errors", None)
-    return "; ".join(f"{k}: {', '.join(str(e) for e in v)}" for k, v in found.items()) if isinstance(found, dict) else str(error)
+    found = as_dict(getattr(error, "errors", None))
+    return "; ".join(f"{k}: {', '.join(map(str, v))}" for k, v in found.items()) if found is not None else str(error)

@@ -33,13 +33,18 @@ async def serve_triggers(noria: Noria, registry: Mapping[str, Workflow]) -> Rece
         except RunAlreadyStarted:
             log.debug("a trigger of %r came again", workflow)
         except NoriaError as error:
-            try:
-                await noria.broker.triggers.bury("trigger", workflow, trigger.body, trigger.headers, str(error))
-            except NoriaError:
-                return trigger.hand_back(RETRY_SECONDS)
+            return await bury(trigger, workflow, str(error))
         except Exception as error:
             log.exception("a trigger of %r broke its handler", workflow)
-            await noria.broker.triggers.bury("trigger", workflow, trigger.body, trigger.headers, repr(error))
+            return await bury(trigger, workflow, repr(error))
+        return trigger.ack()
+
+    async def bury(trigger: Trigger, workflow: str, reason: str) -> None:
+        try:
+            await noria.broker.triggers.bury("trigger", workflow, trigger.body, trigger.headers, reason)
+        except NoriaError as error:
+            log.warning("a trigger of %r could not be buried and comes again: %s", workflow, error)
+            return trigger.hand_back(RETRY_SECONDS)
         return trigger.ack()
 
     return await noria.broker.triggers.receive(on_trigger)

@@ -6,9 +6,9 @@ import copy
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
-from noria.contract.values import dumps, plain
+from noria.contract.values import as_dict, as_list, as_listing, dumps, plain
 from noria.errors import DefinitionError
 from noria.retry import Retry
 from noria.workflow import checks, diagram
@@ -49,7 +49,7 @@ class Workflow:
         self.on_finish = None if on_finish is None else _callback(on_finish)
         self.on_error = None if on_error is None else _callback(on_error)
         self.triggers = tuple(triggers)
-        self.schedules: tuple[Any, ...] = tuple(schedule) if isinstance(schedule, (list, tuple)) else () if schedule is None else (schedule,)
+        self.schedules = tuple(as_listing(schedule) or ([] if schedule is None else [schedule]))
         self.entries: tuple[Entry, ...] = ()
         self.units: dict[str, Unit] = {}
         self.committed = False
@@ -71,15 +71,16 @@ class Workflow:
 
     def parallel(self, *units: Any, allow_failure: bool = False, placement: Placement = "auto") -> Workflow:
         """All at once on the same input; gives {id: output}."""
-        members = units[0] if len(units) == 1 and isinstance(units[0], (list, tuple)) else units
+        members = (as_listing(units[0]) if len(units) == 1 else None) or list(units)
         if not members:
             raise DefinitionError(f"workflow {self.id!r}: parallel() needs at least one step")
         return self._with(ParallelEntry(self._name("parallel"), tuple(as_unit(u) for u in members), allow_failure, placement))
 
     def branch(self, *arms: Any) -> Workflow:
         """Arms of (condition, step): every one whose condition is true runs, concurrently; gives {id: output}."""
-        pairs = arms[0] if len(arms) == 1 and isinstance(arms[0], list) else arms
-        if not pairs or not all(isinstance(arm, (tuple, list)) and len(arm) == 2 for arm in pairs):
+        given: list[Any] = arms[0] if len(arms) == 1 and as_list(arms[0]) is not None else list(arms)
+        pairs = [as_listing(arm) or [] for arm in given]
+        if not pairs or not all(len(pair) == 2 for pair in pairs):
             raise DefinitionError(f"workflow {self.id!r}: branch() takes (condition, step) pairs")
         conditions = tuple(UserFunction.of(condition) for condition, _ in pairs)
         return self._with(BranchEntry(self._name("branch"), conditions, tuple(as_unit(u) for _, u in pairs)))
@@ -102,10 +103,11 @@ class Workflow:
     def map(self, mapping: Mapping[str, Any] | Callable[..., Any], *, id: str | None = None) -> Workflow:
         """New data from sources, or from fn(prev, ctx)."""
         name = self._name("mapping") if id is None else checked_name(id, "mapping")
-        if isinstance(mapping, Mapping):
-            sources = {key: s if isinstance(s, SOURCES) else value(s) for key, s in mapping.items()}
+        given = as_dict(mapping)
+        if given is not None:
+            sources = {key: s if isinstance(s, SOURCES) else value(s) for key, s in given.items()}
             return self._with(MapEntry(name, sources))
-        return self._with(MapEntry(name, UserFunction.of(mapping)))
+        return self._with(MapEntry(name, UserFunction.of(cast(Callable[..., Any], mapping))))
 
     def sleep(self, duration: float | timedelta | Callable[..., Any]) -> Workflow:
         """Wait; the output is the input."""
@@ -172,7 +174,7 @@ class Workflow:
     def parse_context(self, data: Any) -> Any:
         """Plain validated request context. Raises InvalidInput."""
         parsed = plain(self.context.parse(f"Invalid request context: workflow {self.id!r}", data))
-        return {**data, **parsed} if isinstance(data, dict) and isinstance(parsed, dict) else parsed
+        return {**(as_dict(data) or {}), **(as_dict(parsed) or {})}
 
     def parse_output(self, data: Any) -> Any:
         """The result as its declared type. Raises InvalidInput."""

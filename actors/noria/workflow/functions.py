@@ -20,7 +20,7 @@ class UserFunction:
     def __init__(self, fn: Callable[..., Any], order: str, annotation: Any, returns: Any) -> None:
         self.fn, self.order, self.annotation, self.returns = fn, order, annotation, returns
         self.name = str(getattr(fn, "__name__", type(fn).__name__))
-        self.is_async = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))
+        self.is_async = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__ if not inspect.isroutine(fn) else None)
 
     @classmethod
     def of(cls, fn: Callable[..., Any], *, for_step: bool = False) -> UserFunction:
@@ -56,11 +56,11 @@ def _parameters(fn: Callable[..., Any]) -> list[inspect.Parameter]:
 
 
 def _hints(fn: Callable[..., Any]) -> dict[str, Any]:
-    target = fn if inspect.isroutine(fn) else getattr(fn, "func", getattr(fn, "__call__", fn))
+    target = fn if inspect.isroutine(fn) else getattr(fn, "func", type(fn).__call__)
     raw: dict[str, Any] = dict(getattr(target, "__annotations__", {}))
     try:
-        local = inspect.getclosurevars(target).nonlocals if inspect.isfunction(target) else {}
-        return typing.get_type_hints(target, localns=dict(local), include_extras=True)
+        local: dict[str, Any] = dict(inspect.getclosurevars(target).nonlocals) if inspect.isfunction(target) else {}
+        return typing.get_type_hints(target, localns=local, include_extras=True)
     except Exception:  # a name that only the author's scope knows: such a parameter accepts everything
         return {name: _resolve(target, hint) for name, hint in raw.items()}
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from noria.contract.values import plain
+from noria.contract.values import as_dict, as_list, as_listing, plain
 from noria.errors import DefinitionError, NoriaError, choices
 from noria.workflow.context import Context
 from noria.workflow.functions import UserFunction
@@ -72,7 +72,7 @@ def from_input(path: str = ".") -> FromInput:
 def from_step(step: Any, path: str = ".", default: Any = _MISSING) -> FromStep:
     """The output of a step, or of the first of a list of steps that has a non-empty one. Without any and without
     `default` the run fails, naming the step."""
-    steps: Sequence[Any] = step if isinstance(step, (list, tuple)) else [step]
+    steps = as_listing(step) or [step]
     return FromStep(tuple(s if isinstance(s, str) else s.id for s in steps), path, default)
 
 
@@ -121,10 +121,12 @@ def resolve(source: Source, prev: Any, ctx: Context) -> Any:
 
 
 def _from_step(source: FromStep, ctx: Context) -> Any:
-    found = [r for r in (ctx.step_result(step, _MISSING) for step in source.steps) if r is not _MISSING]
-    filled = [r for r in found if r not in (None, {})] or ([] if len(source.steps) > 1 else found)
-    if filled:
-        return dig(filled[0], source.path, f"output of step {source.steps[0]!r}")
+    found: list[Any] = [r for r in (ctx.step_result(step, _MISSING) for step in source.steps) if r is not _MISSING]
+    filled = [r for r in found if r not in (None, {})]
+    if not filled and len(source.steps) == 1:
+        filled = found
+    for first in filled:
+        return dig(first, source.path, f"output of step {source.steps[0]!r}")
     if source.default is not _MISSING:
         return source.default
     raise NoriaError(f"there is no result of step {choices(source.steps)}")
@@ -138,22 +140,35 @@ def _rendered(term: str, prev: Any, ctx: Context) -> str:
         if root is _MISSING:
             raise NoriaError(f"template: there is no result of step {step!r}")
     else:
-        scopes = {"prev": lambda: prev, "input": lambda: ctx.init_data, "state": lambda: plain(ctx.state), "context": lambda: dict(ctx.request_context)}
-        root = scopes[scope]()
+        root = _scope(scope, prev, ctx)
     found = dig(root, path or ".", scope, lenient=True)
     return "" if found is None else found if isinstance(found, str) else json.dumps(found)
+
+
+def _scope(scope: str, prev: Any, ctx: Context) -> Any:
+    match scope:
+        case "prev":
+            return prev
+        case "input":
+            return ctx.init_data
+        case "state":
+            return plain(ctx.state)
+        case _:
+            return dict(ctx.request_context)
 
 
 def dig(root: Any, path: str, what: str, lenient: bool = False) -> Any:
     """What a dotted path finds; numbers index lists; a missing key gives None. Raises NoriaError when it leads into
     something that is no object."""
-    found = root
-    for part in () if path in (".", "") else path.split("."):
-        if isinstance(found, dict):
-            found = found.get(part)
-        elif isinstance(found, list) and part.lstrip("-").isdigit():
+    found: Any = root
+    parts: list[str] = [] if path in (".", "") else path.split(".")
+    for part in parts:
+        members, items = as_dict(found), as_list(found)
+        if members is not None:
+            found = members.get(part)
+        elif items is not None and part.lstrip("-").isdigit():
             index = int(part)
-            found = found[index] if -len(found) <= index < len(found) else None
+            found = items[index] if -len(items) <= index < len(items) else None
         elif lenient and found is None:
             return None
         else:

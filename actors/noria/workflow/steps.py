@@ -103,7 +103,11 @@ def step(fn: Callable[..., Any] | None = None, /, **options: Any) -> Step | Call
     retry=…, timeout=seconds, description=…, metadata=…)`. Its id is the function's name with - for _."""
     if fn is not None:
         return Step(fn, **options)
-    return lambda fn: Step(fn, **options)
+
+    def decorate(fn: Callable[..., Any]) -> Step:
+        return Step(fn, **options)
+
+    return decorate
 
 
 def remote_step(id: str, *, input: Any = None, output: Any = None, subject: str | None = None, **options: Any) -> Step:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from noria.contract.values import dumps
+from noria.contract.values import as_dict, dumps
 from noria.errors import DefinitionError, InvalidInput
 
 
@@ -52,4 +52,4 @@ def invalid(what: str, error: ValidationError) -> InvalidInput:
 
 def is_emptied(before: Any, after: Any) -> bool:
     """A schema without fields would wipe the data: such a result is no result."""
-    return after == {} and isinstance(before, dict) and bool(before)
+    return after == {} and bool(as_dict(before))
