@@ -1,0 +1,84 @@
+"""The command line as a person uses it: exit codes, JSON, a server of one's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+NORIA = [sys.executable, "-c", "from noria.cli.main import main; main()"]
+FLOW = """
+from noria import Context, Workflow, step
+@step
+async def ask(x: int, ctx: Context) -> int:
+    if x < 0:
+        raise ValueError("negative")
+    return x if ctx.resume_data is None and x else ctx.suspend({"need": "a number"}) if ctx.resume_data is None else ctx.resume_data
+flow = Workflow("asks", input=int).then(ask).commit()
+"""
+
+
+def cli(*args: str, input: str | None = None) -> subprocess.CompletedProcess[str]:
+    env = {k: v for k, v in os.environ.items() if k != "NATS_URL"}
+    return subprocess.run([*NORIA, *args], capture_output=True, text=True, cwd=ROOT, timeout=60, input=input, env=env)
+
+
+def test_run_succeeds_with_one_json_document() -> None:
+    done = cli("run", "examples/order.py:order", "--input", "-", "--json", input='{"sku": "wheel"}')
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["result"]["tries"] == 1
+
+
+def test_run_shows_progress_to_people() -> None:
+    done = cli("run", "examples/order.py:order", "--input", '{"sku": "wheel"}')
+    assert done.returncode == 0 and "reserve" in done.stderr and "Thank you" in done.stdout
+
+
+def test_exit_codes(tmp_path: Path) -> None:
+    flow = tmp_path / "flow.py"
+    flow.write_text(FLOW)
+    assert cli("run", "examples/order.py:order", "--input", '{"sku": "sail"}', "--json").returncode == 1
+    bad = cli("run", "examples/order.py:order", "--input", '{"quantity": 2}')
+    assert bad.returncode == 2 and "sku" in bad.stderr
+    missing = cli("run", "examples/order.py:nothing")
+    assert missing.returncode == 2 and "'order'" in missing.stderr
+    assert cli("runs", "list", "--server", "nats://127.0.0.1:1").returncode == 3
+    waiting = cli("run", f"{flow}:flow", "--input", "0", "--json")
+    assert waiting.returncode == 4 and json.loads(waiting.stdout)["suspended"][0]["payload"] == {"need": "a number"}
+
+
+def test_operating_on_a_server(server_url: str, tmp_path: Path) -> None:
+    flow = tmp_path / "flow.py"
+    flow.write_text(FLOW)
+    place = ("--server", server_url, "--namespace", f"cli{uuid.uuid4().hex[:8]}")
+    assert "create" in cli("infra", "plan", *place).stdout
+    assert cli("infra", "apply", *place).returncode == 0
+    assert json.loads(cli("infra", "plan", "--json", *place).stdout) == []
+    assert cli("run", f"{flow}:flow", "--input", "0", "--run-id", "r1", *place).returncode == 4
+    listed = json.loads(cli("runs", "list", "--json", *place).stdout)
+    assert [(r["run_id"], r["status"]) for r in listed["runs"]] == [("r1", "suspended")]
+    assert json.loads(cli("runs", "show", "r1", "--json", *place).stdout)["steps"]["ask"]["status"] == "suspended"
+    assert "asks" in cli("workflows", "list", *place).stdout
+    assert json.loads(cli("workflows", "show", "asks", *place).stdout)["graph"]["id"] == "asks"
+    worker = subprocess.Popen([*NORIA, "worker", f"{flow}:flow", *place], stderr=subprocess.PIPE, text=True)
+    try:
+        assert worker.stderr is not None and "hosting asks" in worker.stderr.readline()
+        resumed = cli("runs", "resume", "r1", "--data", "5", "--json", *place)
+        assert resumed.returncode == 0 and json.loads(resumed.stdout)["result"] == 5
+        doctor = cli("doctor", *place)
+        assert doctor.returncode == 0 and "workflow asks: hosted" in doctor.stdout, doctor.stdout
+    finally:
+        worker.terminate()
+    assert worker.wait(15) == 0
+    watched = cli("runs", "watch", "r1", "--json", *place).stdout.splitlines()
+    assert [json.loads(line)["type"] for line in watched][-1] == "workflow-finish"
+    assert cli("runs", "delete", "r1", *place).returncode == 0
+    assert cli("runs", "show", "r1", *place).returncode == 2
+
+
+def test_a_graph_needs_no_server() -> None:
+    assert cli("workflows", "graph", "examples/order.py:order").stdout.startswith("flowchart TD")
