@@ -193,7 +193,7 @@ def _block(
     if any(c.status == "canceled" for c in children):
         return Record([Finished("canceled", now)])
     if bail is not None:
-        return Record([*([] if kind == "foreach" else facts), Finished("success", now, has_output=True, output=bail.output)])
+        return Record([*facts, Finished("success", now, has_output=True, output=bail.output)])
     if final and kind != "loop":
         facts.append(Finished("success", now))
     return Record(facts)

@@ -107,7 +107,7 @@ def _nested_record(tree: Tree, members: list[Actor]) -> dict[str, Any]:
         "output": last.output,
         "error": last.error,
         "tripwire": last.tripwire,
-        "started_at": last.started_at,
+        "started_at": _began(tree, last),
         "ended_at": last.ended_at,
         "iterations": len(members),
     }
@@ -121,6 +121,12 @@ def _nested_record(tree: Tree, members: list[Actor]) -> dict[str, Any]:
     return record
 
 
+def _began(tree: Tree, actor: Actor) -> float | None:
+    """When an actor started, or the first of those below it that did: it may have no fact of its own yet."""
+    times = [a.started_at for a in (actor, *tree.below(actor.path)) if a.started_at is not None]
+    return min(times, default=None)
+
+
 def _foreach_record(tree: Tree, parent: Actor, members: list[Actor]) -> dict[str, Any]:
     statuses = {child_status(tree, m) for m in members}
     order = ("suspended", "waiting", "paused", "running")
@@ -128,7 +134,7 @@ def _foreach_record(tree: Tree, parent: Actor, members: list[Actor]) -> dict[str
     if tree.root.status in ENDED and statuses & {"failed", "tripwire"}:
         state = "failed"
     suspended = [s for m in members for _, s in suspensions(tree, m)]
-    started = [m.started_at for m in members if m.started_at is not None]
+    started = [at for m in members if (at := _began(tree, m)) is not None]
     record: dict[str, Any] = {"status": state, "input": parent.prev, "started_at": min(started, default=None)}
     if suspended and state == "suspended":
         record["suspend_payload"] = suspended[0]["payload"]
