@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -45,9 +46,19 @@ class EmbeddedServer:
         try:
             await asyncio.to_thread(self.process.wait, 10)
         except subprocess.TimeoutExpired:
+            _kill(self.pid)
             self.process.kill()
         if self._temporary:
             await asyncio.to_thread(shutil.rmtree, self.store_dir, True)
+
+
+def _kill(pid: int) -> None:
+    """The server itself: killing the watchdog alone would leave it behind."""
+    if pid:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
 
 
 def find_binary() -> str:
@@ -77,29 +88,34 @@ async def start_server(store_dir: str | os.PathLike[str] | None = None, port: in
             return await _start(store, number, store_dir is None)
         except NoriaError:
             if port is not None or attempt == 2:
+                if store_dir is None:
+                    await asyncio.to_thread(shutil.rmtree, store, True)
                 raise
     raise AssertionError("unreachable")
 
 
 async def _start(store: Path, port: int, temporary: bool) -> EmbeddedServer:
     log = store / "nats-server.log"
-    server = [find_binary(), "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", str(store), "-l", str(log)]
+    name = f"noria-{os.urandom(6).hex()}"
+    server = [find_binary(), "-n", name, "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", str(store), "-l", str(log)]
     process = subprocess.Popen(
         [sys.executable, "-c", WATCHDOG, *server], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
     )
     assert process.stdout is not None
     pid = int(await asyncio.to_thread(process.stdout.readline) or 0)
     end = monotonic() + READY_SECONDS
-    while not await _answers(port, process):
+    while not await _answers(port, name, process):
         if process.poll() is not None or monotonic() > end:
+            _kill(pid)
             process.kill()
+            await asyncio.to_thread(process.wait)
             tail = log.read_text(errors="replace")[-500:] if log.exists() else ""
             raise NoriaError(f"nats-server did not come up on 127.0.0.1:{port}: {tail.strip() or 'no output'}")
         await asyncio.sleep(0.02)
     return EmbeddedServer(process, pid, f"nats://127.0.0.1:{port}", store, temporary)
 
 
-async def _answers(port: int, process: subprocess.Popen[bytes]) -> bool:
+async def _answers(port: int, name: str, process: subprocess.Popen[bytes]) -> bool:
     """Whether our server (not another one on the port) greets with JetStream enabled."""
     if process.poll() is not None:
         return False
@@ -108,7 +124,8 @@ async def _answers(port: int, process: subprocess.Popen[bytes]) -> bool:
     except OSError:
         return False
     try:
-        return b'"jetstream":true' in await asyncio.wait_for(reader.readline(), 1)
+        greeting = await asyncio.wait_for(reader.readline(), 1)
+        return b'"jetstream":true' in greeting and name.encode() in greeting
     except (TimeoutError, OSError):
         return False
     finally:

@@ -119,6 +119,7 @@ class Activation:
                     if self._swap():
                         hosted_as = None
                         continue
+                    self.host.sidestep(self)
                     self.broker.news.nudge(self.key.tree, self.journal.nonce)
                     await self._nap(pause)
                     pause = min(pause * 2, 1.0)

@@ -90,14 +90,21 @@ class _Fanout:
         return bool(self.todo) and not self.closed and not paused and busy < self.limit
 
     async def _begin(self) -> None:
+        spread: list[Actor] = []
         while self._has_room():
             child = self.child(self.todo.pop())
             seg = segment(child.path)
             if self._is_remote(child):
-                await self._spread(child)
+                self.remote.add(seg)
+                self.activation.watching += 1
+                spread.append(child)
             else:
                 task = asyncio.ensure_future(self.drive(self.activation, child))
                 self.local[task] = seg
+        if spread:
+            if self.activation.watching == len(spread):
+                self.activation.wake()  # the first ones: the supervisor must begin to re-read
+            await asyncio.gather(*(self._spread(child) for child in spread))
 
     def _is_remote(self, child: Actor) -> bool:
         if child.started:
@@ -110,10 +117,6 @@ class _Fanout:
 
     async def _spread(self, child: Actor) -> None:
         """Give the child a host of its own, by a command; one that rests goes on by what came for it."""
-        self.remote.add(segment(child.path))
-        self.activation.watching += 1
-        if self.activation.watching == 1:
-            self.activation.wake()  # the supervisor must begin to re-read
         if not child.started:
             await self._send_start(child)
         elif child.status in RESTING and not self._has_command(child) and not await self._pass_down(child):

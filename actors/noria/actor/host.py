@@ -32,6 +32,7 @@ class Host:
         self.has_peers = False
         self._activations: dict[ActorKey, Activation] = {}
         self._slots: set[Activation] = set()
+        self._incoming: set[Activation] = set()  # not judged yet, or waiting for a slot: each may need one
         self._freed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._receivers: list[Receiver] = []
@@ -72,7 +73,7 @@ class Host:
     # Deliveries -------------------------------------------------------------------------------------------------
 
     def _room(self) -> int:
-        return 0 if self._closing else max(0, self.concurrency - len(self._slots))
+        return 0 if self._closing else max(0, self.concurrency - len(self._slots | self._incoming))
 
     def _deliver(self, delivery: Delivery) -> None:
         workflow = self.workflows.get(delivery.actor.workflow)
@@ -93,6 +94,7 @@ class Host:
 
     def _begin(self, activation: Activation) -> None:
         self._activations[activation.key] = activation
+        self._incoming.add(activation)
         task = asyncio.create_task(self._serve(activation))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -109,6 +111,7 @@ class Host:
         except Exception:
             log.exception("run %s of workflow %r is handed back", activation.key.run, activation.key.workflow)
             activation.delivery.hand_back(1.0)
+        self.sidestep(activation)
         del self._activations[activation.key]
         waiting = sorted(activation.others, key=lambda d: d.sequence)
         if waiting:
@@ -133,14 +136,24 @@ class Host:
         while activation not in self._slots and len(self._slots) >= self.concurrency:
             self._freed.clear()
             await self._freed.wait()
+        self._incoming.discard(activation)
         self._slots.add(activation)
+
+    def sidestep(self, activation: Activation) -> None:
+        """A delivery that only waits to be judged again, or is done, needs no slot."""
+        if activation in self._incoming:
+            self._incoming.discard(activation)
+            self._top_up()
+
+    def _top_up(self) -> None:
+        for receiver in self._receivers:
+            receiver.top_up()
 
     def free_slot(self, activation: Activation) -> None:
         if activation in self._slots:
             self._slots.discard(activation)
             self._freed.set()
-            for receiver in self._receivers:
-                receiver.top_up()
+            self._top_up()
 
     # Leases -----------------------------------------------------------------------------------------------------
 

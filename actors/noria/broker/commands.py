@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import orjson
 from nats.aio.msg import Msg
 
 from noria.broker.connection import Connection
 from noria.broker.log import stored
-from noria.broker.reading import last, read
+from noria.broker.reading import delivered, last, read
 from noria.clock import monotonic
 from noria.contract.subjects import Subjects
-from noria.errors import NoriaError
+from noria.errors import BrokerUnavailable, NoriaError
 from noria.ports import ActorKey, Delivery, RunKey, Stored
 
 log = logging.getLogger("noria.broker")
 SECOND = 1_000_000_000
 HEARTBEAT_SECONDS = 2
 EXPIRES_SECONDS = 20
+PAUSE_SECONDS = 0.25
+ASK_SECONDS = 1.0  # how long a worker may take to say that it is there
 
 
 class NatsDelivery:
@@ -29,11 +31,9 @@ class NatsDelivery:
     __slots__ = ("_connection", "_reply", "actor", "body", "count", "sequence", "time")
 
     def __init__(self, connection: Connection, subjects: Subjects, msg: Msg) -> None:
-        tokens = msg.reply.split(".")[-7:] if msg.reply.count(".") < 10 else msg.reply.split(".")[-8:-1]
-        # $JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>[.<token>]
         self._connection, self._reply = connection, msg.reply
         self.actor, self.body = subjects.parse(msg.subject)[1], msg.data
-        self.count, self.sequence, self.time = int(tokens[2]), int(tokens[3]), int(tokens[5]) / 1e9
+        self.count, self.sequence, _, self.time = delivered(msg.reply)
 
     def renew(self) -> None:
         self._connection.publish(self._reply, b"+WPI")
@@ -48,11 +48,16 @@ class NatsDelivery:
 class Pull:
     """A standing pull with credits: never more wished for than there is room; pulled again when it went silent."""
 
-    def __init__(self, connection: Connection, subject: str, on_message: Callable[[Msg], None], room: Callable[[], int]) -> None:
+    def __init__(self, connection: Connection, subject: str, on_message: Callable[[Msg], None], room: Callable[[], int],
+        revive: Callable[[], Awaitable[object]] | None = None,
+    ) -> None:  # fmt: skip
+        self._revive = revive
+        self._pauses: asyncio.TimerHandle | None = None
         self._connection, self._subject, self._on_message, self._room = connection, subject, on_message, room
         self._wished, self._heard = 0, monotonic()
+        self.also: Callable[[], Awaitable[None]] | None = None  # what else ends with the pull
         self._box = connection.client.new_inbox()
-        self._open = False
+        self._open = self._gone = False
 
     async def start(self) -> None:
         self._stop = await self._connection.subscribe(self._box, self._arrived)
@@ -67,8 +72,8 @@ class Pull:
 
     def top_up(self) -> None:
         """Wish for what there is room for."""
-        missing = self._room() - self._wished if self._open else 0
-        if missing > 0 and (self._wished == 0 or missing >= self._wished):
+        missing = self._room() - self._wished if self._open and self._pauses is None else 0
+        if missing > 0 and missing * 4 >= self._wished:
             self._wished += missing
             wish = {"batch": missing, "expires": EXPIRES_SECONDS * SECOND, "idle_heartbeat": HEARTBEAT_SECONDS * SECOND}
             self._connection.publish(self._subject, orjson.dumps(wish), reply=self._box)
@@ -83,11 +88,25 @@ class Pull:
         elif status != "100":
             left = headers.get("Nats-Pending-Messages")
             self._wished = max(0, self._wished - int(left)) if left is not None else 0
+            if status != "408" and self._pauses is None:  # nobody there, or refused: asking again at once would never end
+                self._gone = status in ("404", "503") or "Deleted" in headers.get("Description", "")
+                self._pauses = asyncio.get_running_loop().call_later(PAUSE_SECONDS, self._paused)
+        self.top_up()
+
+    def _paused(self) -> None:
+        self._pauses = None
+        self._heard = monotonic()
         self.top_up()
 
     async def _watch_over(self) -> None:
         while True:
             await asyncio.sleep(1)
+            if self._gone and self._revive is not None:  # somebody removed the consumer: make it again
+                try:
+                    await self._revive()
+                    self._gone = False
+                except NoriaError as error:
+                    log.warning("%s", error)
             if monotonic() - self._heard > 2.5 * HEARTBEAT_SECONDS:
                 self._heard = monotonic()
                 self.reset()
@@ -95,8 +114,12 @@ class Pull:
     async def close(self) -> None:
         self._open = False
         self._watch.cancel()
+        if self._pauses is not None:
+            self._pauses.cancel()
         self._connection.on_reconnect.remove(self.reset)
         await self._stop()
+        if self.also is not None:
+            await self.also()
 
 
 class NatsCommands:
@@ -148,8 +171,14 @@ class NatsCommands:
         def arrived(msg: Msg) -> None:
             on_delivery(NatsDelivery(self.connection, self.subjects, msg))
 
-        pull = Pull(self.connection, f"$JS.API.CONSUMER.MSG.NEXT.{self.subjects.runs}.{name}", arrived, room)
+        wish = f"$JS.API.CONSUMER.MSG.NEXT.{self.subjects.runs}.{name}"
+        pull = Pull(self.connection, wish, arrived, room, lambda: self._consumer(workflow, lease_seconds))
         await pull.start()
+
+        def asked(msg: Msg) -> None:
+            self.connection.publish(msg.reply, b"{}")
+
+        pull.also = await self.connection.subscribe(self.subjects.worker(workflow), asked)
         return pull
 
     async def _consumer(self, workflow: str, lease_seconds: float) -> str:
@@ -173,5 +202,12 @@ class NatsCommands:
         return name
 
     async def hosted(self, workflow: str) -> bool:
+        """Whether a worker is there, busy or not. Deliveries in hand are no sign: the dead hold some too."""
         info = await self.connection.api(f"CONSUMER.INFO.{self.subjects.runs}.{self.subjects.consumer(workflow)}")
-        return "error" not in info and (info.get("num_waiting", 0) > 0 or info.get("num_ack_pending", 0) > 0)
+        if "error" not in info and info.get("num_waiting", 0) > 0:
+            return True
+        try:  # one without a free slot does not pull, but answers; without any, the server says so at once
+            answer = await self.connection.request(self.subjects.worker(workflow), timeout=ASK_SECONDS)
+        except BrokerUnavailable:
+            return False
+        return (answer.headers or {}).get("Status") is None

@@ -7,10 +7,13 @@ refuses (nats-facts.md, 12). So acknowledgements come to one wildcard inbox and 
 from __future__ import annotations
 
 import asyncio
+import base64
 import itertools
 import logging
 import os
 import random
+import re
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -28,6 +31,8 @@ from noria.ports import Refused
 log = logging.getLogger("noria.broker")
 OLDEST_SERVER = (2, 14)
 LOST_RACE = (10071, 10164)
+NO_LEADER = 10008
+CONNECT_SECONDS = 5
 connect: Any = vars(nats)["connect"]  # its callbacks are typed loosely
 EXPECT = b"Nats-Expected-Last-Subject-Sequence: %d\r\n"
 Headers = bytes  # prebuilt header lines, each with its line end
@@ -49,11 +54,15 @@ class Connection:
         self.on_reconnect: list[Callable[[], None]] = []
         self.denied: list[str] = []
         self._box = client.new_inbox()
+        self._pages = client.new_inbox()
+        self._readers: dict[str, Callable[[Msg], None]] = {}
         self._tokens = itertools.count(1)
         self._answers: dict[str, Answer] = {}
         self._out: list[bytes] = []
         self._sweeper: asyncio.Task[None] | None = None
         self._retries: set[asyncio.Task[None]] = set()
+        self._appends: set[asyncio.Future[int]] = set()
+        self.shown = shown(url)
 
     async def start(self) -> None:
         prefix = len(self._box) + 1
@@ -63,15 +72,19 @@ class Connection:
             if answer is not None and not answer.done():
                 answer.set_result(msg)
 
+        def page(msg: Msg) -> None:
+            reader = self._readers.get(msg.subject.rpartition(".")[2])
+            if reader is not None:
+                reader(msg)
+
         await self.subscribe(f"{self._box}.*", answered)
+        await self.subscribe(f"{self._pages}.*", page)
         await self.client.flush()
         self._sweeper = asyncio.create_task(self._sweep())
 
     async def close(self) -> None:
         if self._sweeper is not None:
             self._sweeper.cancel()
-        for retry in list(self._retries):
-            retry.cancel()
         self._flush()
         if not self.client.is_closed:
             try:
@@ -79,6 +92,16 @@ class Connection:
             except Exception:  # closing all the same
                 log.debug("no answer to the last flush")
             await self.client.close()
+        closed = BrokerUnavailable(f"the connection to {self.shown} was closed")
+        for result in list(self._appends):
+            _fail(result, closed)
+        for retry in list(self._retries):
+            retry.cancel()
+        for answer in list(self._answers.values()):
+            if not answer.done():
+                answer.set_exception(closed)
+                answer.exception()
+        self._answers.clear()
 
     async def _sweep(self) -> None:
         """One timer for all requests in flight."""
@@ -88,7 +111,7 @@ class Connection:
             for token in [t for t, a in self._answers.items() if a.deadline < now]:
                 answer = self._answers.pop(token)
                 if not answer.done():
-                    answer.set_exception(BrokerUnavailable(f"no answer from {self.url}"))
+                    answer.set_exception(BrokerUnavailable(f"no answer from {self.shown}"))
                     answer.exception()  # retrieved: nobody may be waiting any more
 
     # Sending ----------------------------------------------------------------------------------------------------
@@ -112,7 +135,16 @@ class Connection:
             client._flush_queue.put_nowait(self.loop.create_future())
 
     def publish(self, subject: str, body: bytes = b"", headers: Headers | None = None, reply: str = "") -> None:
-        """Fire and forget."""
+        """Fire and forget. What exceeds max_payload is dropped with a warning: the server would cut the connection."""
+        if not self._fits(body, headers):
+            log.warning("%d bytes on %s exceed the server's max_payload of %d bytes: not sent", len(body), subject, self.client.max_payload)
+            return
+        self._put(subject, body, headers, reply)
+
+    def _fits(self, body: bytes, headers: Headers | None) -> bool:
+        return len(body) + (len(headers) + 12 if headers is not None else 0) <= self.client.max_payload  # 12: NATS/1.0 and line ends
+
+    def _put(self, subject: str, body: bytes, headers: Headers | None, reply: str) -> None:
         to = f"{subject} {reply}" if reply else subject
         if headers is None:
             self.write(b"PUB %b %d\r\n%b\r\n" % (to.encode(), len(body), body))
@@ -125,8 +157,24 @@ class Connection:
         token = str(next(self._tokens))
         answer = self._answers[token] = Answer(loop=self.loop)
         answer.deadline = monotonic() + timeout
-        self.publish(subject, body, headers, f"{self._box}.{token}")
+        if self.client.is_closed or not self._fits(body, headers):
+            del self._answers[token]
+            closed = BrokerUnavailable(f"the connection to {self.shown} is closed")
+            answer.set_exception(closed if self.client.is_closed else self._too_large(subject, body))
+            answer.exception()
+            return answer
+        self._put(subject, body, headers, f"{self._box}.{token}")
         return answer
+
+    def _too_large(self, subject: str, body: bytes) -> NoriaError:
+        return NoriaError(f"{len(body)} bytes on {subject} exceed the server's max_payload of {self.client.max_payload} bytes")
+
+    def ask_many(self, subject: str, body: bytes, reader: Callable[[Msg], None]) -> Callable[[], None]:
+        """A request that is answered by many messages, each handed to `reader`. Returns how to stop listening."""
+        token = str(next(self._tokens))
+        self._readers[token] = reader
+        self.publish(subject, body, reply=f"{self._pages}.{token}")
+        return lambda: self._readers.pop(token, None) and None
 
     async def api(self, subject: str, body: Any = None) -> dict[str, Any]:
         """A JetStream API request, tried again while nobody answers. Errors come back under "error"."""
@@ -135,13 +183,14 @@ class Connection:
         while True:
             try:
                 msg = await self.request(f"$JS.API.{subject}", data)
-                if msg.data:
-                    return orjson.loads(msg.data)
+                answer: dict[str, Any] = orjson.loads(msg.data) if msg.data else {"error": {"err_code": NO_LEADER}}
+                if answer.get("error", {}).get("err_code") != NO_LEADER:
+                    return answer
             except BrokerUnavailable:
-                if monotonic() > end:
+                if monotonic() > end or self.client.is_closed:
                     raise
             if monotonic() > end:
-                raise BrokerUnavailable(f"JetStream does not answer at {self.url}: is it enabled?")
+                raise BrokerUnavailable(f"JetStream does not answer at {self.shown}: is it enabled?")
             await asyncio.sleep(0.1)
 
     # Appending --------------------------------------------------------------------------------------------------
@@ -151,10 +200,12 @@ class Connection:
         expectation does not hold; BrokerUnavailable when nobody answered for long: it may be stored all the same."""
         result: asyncio.Future[int] = self.loop.create_future()
         result.add_done_callback(_retrieved)
-        if len(body) + 512 > self.client.max_payload:
-            result.set_exception(NoriaError(f"{len(body)} bytes on {subject} exceed the server's max_payload of {self.client.max_payload} bytes"))
-            return result
         lines = headers if expected is None else EXPECT % expected + headers
+        if not self._fits(body, lines):
+            result.set_exception(self._too_large(subject, body))
+            return result
+        self._appends.add(result)
+        result.add_done_callback(self._appends.discard)
         end = monotonic() + PATIENCE_SECONDS
         answer = self.request(subject, body, lines or None)
         answer.add_done_callback(lambda a: self._appended(a, result, subject, body, lines, end, False))
@@ -166,7 +217,7 @@ class Connection:
         if result.done():
             return
         if answer.cancelled():
-            result.set_exception(BrokerUnavailable(f"the connection to {self.url} was closed"))
+            result.set_exception(BrokerUnavailable(f"the connection to {self.shown} was closed"))
             return
         data = answer.result().data if answer.exception() is None else b""
         at = data.find(b'"seq":')
@@ -180,7 +231,18 @@ class Connection:
     async def _settle(
         self, data: bytes, result: asyncio.Future[int], subject: str, body: bytes, lines: Headers, end: float, again: bool
     ) -> None:
-        """The uncommon ways: no answer, no leader, a refusal, an error."""
+        """The uncommon ways: no answer, no leader, a refusal, an error. The result is settled whatever happens here."""
+        try:
+            await self._judge(data, result, subject, body, lines, end, again)
+        except asyncio.CancelledError:
+            _fail(result, BrokerUnavailable(f"the connection to {self.shown} was closed"))
+            raise
+        except Exception as trouble:  # else nobody would ever complete the result
+            _fail(result, trouble if isinstance(trouble, NoriaError) else NoriaError(f"unreadable answer about {subject}: {trouble!r}"))
+
+    async def _judge(
+        self, data: bytes, result: asyncio.Future[int], subject: str, body: bytes, lines: Headers, end: float, again: bool
+    ) -> None:
         error = orjson.loads(data).get("error") if data else None
         if error is not None and error.get("err_code") in LOST_RACE:
             own = await self._stored(subject, body) if again or error["err_code"] == 10164 else None
@@ -193,8 +255,8 @@ class Connection:
                 _fail(result, Refused(subject))
         elif error is not None and error.get("code") not in (503, 429):
             _fail(result, NoriaError(f"NATS refused a message on {subject}: {error.get('description')} ({error.get('err_code')})"))
-        elif monotonic() > end:
-            _fail(result, BrokerUnavailable(f"{self.url} did not acknowledge a message on {subject} in time: {error or 'no answer'}"))
+        elif monotonic() > end or self.client.is_closed:
+            _fail(result, BrokerUnavailable(f"{self.shown} did not acknowledge a message on {subject} in time: {error or 'no answer'}"))
         else:
             await asyncio.sleep(0.1 + random.random() * 0.1)
             self._again(result, subject, body, lines, end, True)
@@ -205,12 +267,9 @@ class Connection:
 
     async def _stored(self, subject: str, body: bytes) -> int | None:
         """The sequence of the subject's last message if it is this very one: a try whose answer was lost."""
-        stream = self.stream_of(subject)
-        try:
-            last = await self.request(f"$JS.API.DIRECT.GET.{stream}.{subject}")
-        except BrokerUnavailable:
-            return None
-        return int(last.headers["Nats-Sequence"]) if last.data == body and body and last.headers else None
+        # through the leader: a direct get of a replica may be stale
+        found = (await self.api(f"STREAM.MSG.GET.{self.stream_of(subject)}", {"last_by_subj": subject})).get("message")
+        return int(found["seq"]) if found is not None and body and base64.b64decode(found.get("data", "")) == body else None
 
 
     # Receiving --------------------------------------------------------------------------------------------------
@@ -250,6 +309,13 @@ class _Direct:
         except Exception:
             log.exception("a message on %s could not be handled", msg.subject)
 
+    async def get(self) -> Msg:
+        """nats-py's own reader comes here after a message that arrived before the exchange: it waits for ever."""
+        return await asyncio.get_running_loop().create_future()
+
+    async def join(self) -> None:
+        """Nothing ever waits here."""
+
     def qsize(self) -> int:
         return 0
 
@@ -261,6 +327,11 @@ class _Direct:
 
     def task_done(self) -> None:
         pass
+
+
+def shown(url: str) -> str:
+    """The address without its password, for messages."""
+    return re.sub(r"//[^/@]*@", "//***@", url)
 
 
 def _unknown(subject: str) -> str:
@@ -295,19 +366,20 @@ async def open_connection(url: str, **options: Any) -> Connection:
             connection.denied.append(str(error))
         log.debug("nats: %s", error)
 
-    timeout = options.pop("connect_timeout", 2)
+    timeout = options.pop("connect_timeout", CONNECT_SECONDS)
     first: dict[str, Any] = {"allow_reconnect": False, "connect_timeout": timeout, "error_cb": failed, **options}
     try:  # a first try that fails at once: with unlimited reconnects nats-py would try for ever
-        probe: Client = await asyncio.wait_for(connect(url, **first), timeout + 3)
+        probe: Client = await asyncio.wait_for(connect(url, **first), timeout)
         await probe.close()
         settings = {"max_reconnect_attempts": -1, "reconnect_time_wait": 0.1, "pending_size": 64 << 20, **options}
-        client: Client = await connect(url, reconnected_cb=reconnected, error_cb=failed, **settings)
+        client: Client = await asyncio.wait_for(connect(url, reconnected_cb=reconnected, error_cb=failed, **settings), timeout + 3)
     except (OSError, TimeoutError, NatsError) as error:
-        raise BrokerUnavailable(f"no NATS server at {url}: {error or type(error).__name__}. Start one, or give its address") from error
+        reason = error or type(error).__name__
+        raise BrokerUnavailable(f"cannot connect to NATS at {shown(url)}: {reason}. Start a server, or give its address") from error
     version = client.connected_server_version
     if (version.major, version.minor) < OLDEST_SERVER:
         await client.close()
-        raise NoriaError(f"nats-server {version} at {url} is too old: Noria needs {OLDEST_SERVER[0]}.{OLDEST_SERVER[1]} or newer (schedules)")
+        raise NoriaError(f"nats-server {version} at {shown(url)} is too old: Noria needs {OLDEST_SERVER[0]}.{OLDEST_SERVER[1]} or newer (schedules)")
     connection = Connection(client, url)
     await connection.start()
     return connection
@@ -329,4 +401,10 @@ def context_options(name: str | None = None) -> tuple[str | None, dict[str, Any]
     except OSError as error:
         raise NoriaError(f"there is no nats context {name!r} in {home}") from error
     keys = {"creds": "user_credentials", "nkey": "nkeys_seed", "user": "user", "password": "password", "token": "token"}
-    return data.get("url") or None, {ours: data[theirs] for theirs, ours in keys.items() if data.get(theirs)}
+    options: dict[str, Any] = {ours: data[theirs] for theirs, ours in keys.items() if data.get(theirs)}
+    if data.get("ca") or data.get("cert"):
+        tls = ssl.create_default_context(cafile=data.get("ca") or None)
+        if data.get("cert"):
+            tls.load_cert_chain(data["cert"], data.get("key") or None)
+        options["tls"] = tls
+    return data.get("url") or None, options

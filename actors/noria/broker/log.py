@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 from nats.aio.msg import Msg
 
 from noria.broker.connection import Connection
-from noria.broker.reading import Message, last, read
+from noria.broker.reading import Message, delivered, last, purge, read
 from noria.contract.subjects import Subjects
 from noria.errors import BrokerUnavailable, NoriaError
 from noria.limits import LIVE_TTL_SECONDS, LOG_TTL_SECONDS
@@ -54,40 +54,64 @@ class NatsLog:
     async def purge(self, run: RunKey) -> None:
         key = ActorKey(*run)
         for kind in ("in", "run", "live", "timer"):
-            await self.connection.api(f"STREAM.PURGE.{self.subjects.runs}", {"filter": self.subjects.below(kind, key)})
+            await purge(self.connection, self.subjects.runs, self.subjects.below(kind, key))
 
     async def follow(self, run: RunKey, after: int = 0) -> AsyncGenerator[Stored, None]:
         """Commands, facts and live events of a run as they are stored; without a gap across reconnects."""
-        queue: asyncio.Queue[Stored | None] = asyncio.Queue()
-        box = self.connection.client.new_inbox()
-
-        def arrived(msg: Msg) -> None:
-            if msg.reply.startswith("$JS.ACK."):
-                tokens = msg.reply.split(".")
-                kind, actor = self.subjects.parse(msg.subject)
-                queue.put_nowait(Stored(int(tokens[-4]), kind, actor, msg.data, int(tokens[-2]) / 1e9))
+        queue: asyncio.Queue[tuple[str, int, Stored] | None] = asyncio.Queue()
 
         def lost() -> None:
             queue.put_nowait(None)
 
-        stop = await self.connection.subscribe(box, arrived)
         self.connection.on_reconnect.append(lost)
-        name = await self._consumer(run, box, after)
+        watch, position = None, 0
         try:
             while True:
+                if watch is None:
+                    watch, position = await self._watch(run, after, queue), 0
                 try:
                     entry = await asyncio.wait_for(queue.get(), SILENCE_SECONDS)
                 except TimeoutError:
-                    entry = None if not await self._is_alive(name) else ()
-                if entry is None:  # reconnected, or the consumer is gone: go on behind what was seen
-                    name = await self._consumer(run, box, after)
-                elif entry and entry.sequence > after:
-                    after = entry.sequence
-                    yield entry
+                    if await self._is_alive(watch[1]):
+                        continue
+                    entry = None
+                if entry is not None and entry[0] != watch[0]:
+                    continue  # of a consumer that was given up
+                if entry is None or entry[1] != position + 1:  # reconnected, gone, or one is missing: go on behind what was seen
+                    await self._unwatch(watch)
+                    watch = None
+                else:
+                    position = entry[1]
+                    if entry[2].sequence > after:
+                        after = entry[2].sequence
+                        yield entry[2]
         finally:
             self.connection.on_reconnect.remove(lost)
+            if watch is not None:
+                await self._unwatch(watch)
+
+    async def _watch(
+        self, run: RunKey, after: int, queue: asyncio.Queue[tuple[str, int, Stored] | None]
+    ) -> tuple[str, str, Callable[[], Awaitable[None]]]:
+        """(inbox, consumer, how to stop). Each consumer has an inbox of its own: an older one must not fill its gaps."""
+        box = self.connection.client.new_inbox()
+
+        def arrived(msg: Msg) -> None:
+            if msg.reply.startswith("$JS.ACK."):
+                _, sequence, position, time = delivered(msg.reply)
+                kind, actor = self.subjects.parse(msg.subject)
+                queue.put_nowait((box, position, Stored(sequence, kind, actor, msg.data, time)))
+
+        stop = await self.connection.subscribe(box, arrived)
+        try:
+            return box, await self._consumer(run, box, after), stop
+        except BaseException:
             await stop()
-            self.connection.publish(f"$JS.API.CONSUMER.DELETE.{self.subjects.runs}.{name}")
+            raise
+
+    async def _unwatch(self, watch: tuple[str, str, Callable[[], Awaitable[None]]]) -> None:
+        await watch[2]()
+        self.connection.publish(f"$JS.API.CONSUMER.DELETE.{self.subjects.runs}.{watch[1]}")
 
     async def _is_alive(self, name: str) -> bool:
         try:

@@ -11,7 +11,7 @@ from nats.aio.msg import Msg
 
 from noria.broker.connection import Connection
 from noria.clock import monotonic
-from noria.errors import BrokerUnavailable
+from noria.errors import BrokerUnavailable, NoriaError
 from noria.limits import ANSWER_SECONDS, PATIENCE_SECONDS
 
 BATCH = 1000
@@ -31,6 +31,14 @@ def message(msg: Msg) -> Message:
     headers: dict[str, str] = msg.headers or {}
     stamp = headers.get("Nats-Time-Stamp", "")
     return Message(int(headers["Nats-Sequence"]), headers["Nats-Subject"], msg.data, _epoch(stamp), headers)
+
+
+def delivered(reply: str) -> tuple[int, int, int, float]:
+    """(delivery count, stream sequence, consumer sequence, epoch seconds) of a delivery's reply subject:
+    $JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<count>.<stream seq>.<consumer seq>.<time>.<pending>[.<token>]"""
+    tokens = reply.split(".")
+    at = 4 if len(tokens) < 11 else 6
+    return int(tokens[at]), int(tokens[at + 1]), int(tokens[at + 2]), int(tokens[at + 3]) / 1e9
 
 
 def _epoch(stamp: str) -> float:
@@ -62,39 +70,46 @@ async def read(connection: Connection, stream: str, subject: str, after: int = 0
     end = monotonic() + PATIENCE_SECONDS
     while True:
         try:
-            page = await _page(connection, stream, subject, after)
+            page, more = await _page(connection, stream, subject, after)
         except BrokerUnavailable:
             if monotonic() > end:
                 raise
             await asyncio.sleep(0.1)
             continue
         found += page
-        if len(page) < BATCH:
+        if not page or not (more or len(page) >= BATCH):
             return found
         after = page[-1].sequence
 
 
-async def _page(connection: Connection, stream: str, subject: str, after: int) -> list[Message]:
-    box = connection.client.new_inbox()
+async def _page(connection: Connection, stream: str, subject: str, after: int) -> tuple[list[Message], bool]:
+    """Up to a batch, and whether the server stopped before it (it does at 64 MiB)."""
     page: list[Message] = []
-    done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    done: asyncio.Future[tuple[str, int]] = asyncio.get_running_loop().create_future()
 
     def arrived(msg: Msg) -> None:
-        status = (msg.headers or {}).get("Status")
+        headers = msg.headers or {}
+        status = headers.get("Status")
         if status is None:
             page.append(message(msg))
         elif not done.done():
-            done.set_result(status)
+            done.set_result((status, int(headers.get("Nats-Num-Pending", "0"))))
 
-    stop = await connection.subscribe(box, arrived)
+    wish: dict[str, Any] = {"seq": after + 1, "batch": BATCH, "next_by_subj": subject}
+    stop = connection.ask_many(f"$JS.API.DIRECT.GET.{stream}", orjson.dumps(wish), arrived)
     try:
-        wish: dict[str, Any] = {"seq": after + 1, "batch": BATCH, "next_by_subj": subject}
-        connection.publish(f"$JS.API.DIRECT.GET.{stream}", orjson.dumps(wish), reply=box)
-        status = await asyncio.wait_for(done, ANSWER_SECONDS + 2)
+        status, pending = await asyncio.wait_for(done, ANSWER_SECONDS + 2)
     except TimeoutError as error:
         raise BrokerUnavailable(f"no answer about {subject}") from error
     finally:
-        await stop()
+        stop()
     if status not in ("204", "404"):
         raise BrokerUnavailable(f"{stream} answered {status} about {subject}")
-    return page
+    return page, pending > 0
+
+
+async def purge(connection: Connection, stream: str, subject: str) -> None:
+    """Remove all messages of a subject. Raises NoriaError when the server refuses."""
+    answer = await connection.api(f"STREAM.PURGE.{stream}", {"filter": subject})
+    if "error" in answer:
+        raise NoriaError(f"cannot purge {subject}: {answer['error'].get('description')}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -11,11 +12,12 @@ from nats.aio.msg import Msg
 
 from noria.broker.commands import Pull
 from noria.broker.connection import Connection
-from noria.broker.reading import Message, read
+from noria.broker.reading import Message, delivered, purge, read
 from noria.contract.subjects import Subjects
 from noria.errors import NoriaError
 from noria.ports import ActorKey, RunKey, Trigger
 
+log = logging.getLogger("noria.broker")
 REASON = "Noria-Reason"
 
 
@@ -32,7 +34,7 @@ class NatsTimers:
         await self.connection.append(f"{self.subjects.of('timer', actor)}.{name}", body, None, headers.encode())
 
     async def clear(self, run: RunKey) -> None:
-        await self.connection.api(f"STREAM.PURGE.{self.subjects.runs}", {"filter": self.subjects.below("timer", ActorKey(*run))})
+        await purge(self.connection, self.subjects.runs, self.subjects.below("timer", ActorKey(*run)))
 
 
 class NatsNews:
@@ -66,7 +68,7 @@ class NatsTrigger:
     def __init__(self, connection: Connection, msg: Msg) -> None:
         self._connection, self._reply = connection, msg.reply
         self.subject, self.body = msg.subject, msg.data
-        self.sequence = int(msg.reply.split(".")[5])
+        self.sequence = delivered(msg.reply)[1]
         self.headers: Mapping[str, str] = {k.lower(): v for k, v in (msg.headers or {}).items()}
 
     def ack(self) -> None:
@@ -94,20 +96,32 @@ class NatsTriggers:
             raise NoriaError(f"cannot receive triggers: {answer['error'].get('description')}")
 
         async def handle(trigger: Trigger) -> None:
-            await on_trigger(trigger)
+            try:
+                await on_trigger(trigger)
+            except Exception:
+                log.exception("trigger %d on %s failed; it comes again", trigger.sequence, trigger.subject)
+                trigger.hand_back(1.0)
+
+        def handled(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            pull.top_up()
 
         def arrived(msg: Msg) -> None:
-            task = asyncio.ensure_future(handle(NatsTrigger(self.connection, msg)))
+            task = asyncio.create_task(handle(NatsTrigger(self.connection, msg)))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(handled)
 
         pull = Pull(self.connection, f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}", arrived, lambda: max(0, 64 - len(self._tasks)))
         await pull.start()
         return pull
 
     async def bury(self, kind: str, workflow: str, body: bytes, headers: Mapping[str, str], reason: str) -> None:
-        lines = {REASON: reason, **{f"Noria-Original-{k}": v for k, v in headers.items() if not k.lower().startswith("nats-")}}
-        text = "".join(f"{k}: {_one_line(v)}\r\n" for k, v in lines.items())
+        lines = {REASON: reason, **{f"Noria-Original-{k}": v for k, v in headers.items()}}
+        text = "".join(f"{_one_line(k).replace(' ', '-').replace(':', '-')}: {_one_line(v)}\r\n" for k, v in lines.items())
+        limit = self.connection.client.max_payload - 64
+        if len(body) + len(text.encode()) > limit:  # better cut than lost: a letter that cannot be buried comes again for ever
+            text = f"{REASON}: {_one_line(reason)}\r\nNoria-Truncated: {len(body)} bytes and the original headers\r\n"
+            body = body[: limit - len(text.encode())]
         await self.connection.append(self.subjects.dead_letter(kind, workflow), body, None, text.encode())
 
     async def dead(self, limit: int = 100) -> Sequence[tuple[int, str, Mapping[str, str], bytes]]:

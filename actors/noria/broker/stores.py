@@ -11,7 +11,7 @@ from typing import Any
 from nats.aio.msg import Msg
 
 from noria.broker.connection import Connection
-from noria.broker.reading import last, read
+from noria.broker.reading import last, purge, read
 from noria.contract.subjects import Subjects
 from noria.errors import BrokerUnavailable, NoriaError
 from noria.ports import RunKey, StoredRecord
@@ -43,7 +43,7 @@ class NatsRecords:
 
     async def delete(self, run: RunKey, tombstone_seconds: float) -> None:
         """Leave a record that says nothing but that the id is taken, for a while."""
-        headers = f"Nats-TTL: {math.ceil(tombstone_seconds)}s\r\n".encode()
+        headers = f"Nats-TTL: {max(1, math.ceil(tombstone_seconds))}s\r\n".encode()
         await self.connection.append(self.subjects.record(run), b'{"deleted":true}', None, headers)
 
     async def summaries(self, workflow: str | None = None) -> list[tuple[RunKey, str]]:
@@ -89,7 +89,7 @@ class NatsBlobs:
         self.connection, self.subjects = connection, subjects
 
     async def put(self, run: RunKey, data: bytes) -> str:
-        name = f"{hashlib.sha256(data).hexdigest()}-{(len(data) + CHUNK - 1) // CHUNK}"
+        name = f"{hashlib.sha256(data).hexdigest()}-{max(1, (len(data) + CHUNK - 1) // CHUNK)}"
         subject = self.subjects.blob(run, name)
         if await last(self.connection, self.subjects.blobs, f"{subject}.0") is None:
             chunks = range(0, len(data), CHUNK)
@@ -100,14 +100,16 @@ class NatsBlobs:
         return name
 
     async def get(self, run: RunKey, name: str) -> bytes:
-        found = await read(self.connection, self.subjects.blobs, self.subjects.blob(run, f"{name}.*"))
-        parts = {int(m.subject.rpartition(".")[2]): m.body for m in found}
-        if len(parts) != int(name.rpartition("-")[2]):
+        # by exact subjects: a wildcard would scan to the end of the stream
+        subject, count = self.subjects.blob(run, name), int(name.rpartition("-")[2])
+        parts = await asyncio.gather(*(last(self.connection, self.subjects.blobs, f"{subject}.{n}") for n in range(count)))
+        bodies = [part.body for part in parts if part is not None]
+        if len(bodies) != count:
             raise NoriaError(f"the stored value {name} of run {run.run} is gone or incomplete")
-        return b"".join(parts[n] for n in sorted(parts))
+        return b"".join(bodies)
 
     async def purge(self, run: RunKey) -> None:
-        await self.connection.api(f"STREAM.PURGE.{self.subjects.blobs}", {"filter": self.subjects.blob(run)})
+        await purge(self.connection, self.subjects.blobs, self.subjects.blob(run))
 
 
 class NatsCatalogue:

@@ -37,6 +37,10 @@ class Subjects:
     def commands_of(self, workflow: str) -> str:
         return f"{self.ns}.in.{workflow}.>"
 
+    def worker(self, workflow: str) -> str:
+        """Where the workers of a workflow say that they are there."""
+        return f"{self.ns}.worker.{workflow}"
+
     def trigger(self, workflow: str) -> str:
         return f"{self.ns}.trigger.{workflow}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, cast
 
 import orjson
@@ -12,7 +13,6 @@ from pydantic_core import to_jsonable_python
 from noria.limits import CAUSE_DEPTH
 
 _OPTIONS = orjson.OPT_NON_STR_KEYS
-_SCALARS = (str, bool, float)
 loads = orjson.loads
 
 
@@ -24,36 +24,75 @@ def _default(value: Any) -> Any:
 
 
 def dumps(value: Any) -> bytes:
-    """JSON of anything: what has no JSON form becomes its repr."""
+    """JSON of anything, always readable by `loads`: what has no JSON form becomes its repr, NaN and infinity null.
+    Integers beyond 64 bit are written exactly but read as floats."""
     try:
         return orjson.dumps(value, default=_default, option=_OPTIONS)
-    except (TypeError, orjson.JSONEncodeError):  # integers beyond 64 bit, odd keys, lone surrogates
-        return json.dumps(to_jsonable_python(value, fallback=repr), ensure_ascii=True).encode()
+    except (TypeError, orjson.JSONEncodeError):  # integers beyond 64 bit, odd keys, lone surrogates, cycles
+        try:
+            return json.dumps(_tamed(value)).encode()
+        except RecursionError:
+            return json.dumps(_text(repr(value))).encode()
+
+
+def _tamed(value: Any) -> Any:
+    """JSON data of what orjson refuses as a whole, part by part."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return value if value.bit_length() <= 1000 else hex(value)  # beyond a float's range no reader takes it
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, dict):
+        return {_key(k): _tamed(v) for k, v in cast(dict[Any, Any], value).items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_tamed(v) for v in cast(list[Any], value)]
+    return _tamed(_default(value))
+
+
+def _text(value: str) -> str:
+    return value.encode("utf-8", "replace").decode()  # a lone surrogate has no UTF-8
+
+
+def _key(key: Any) -> str:
+    try:
+        return next(iter(orjson.loads(orjson.dumps({key: None}, option=_OPTIONS))))
+    except (TypeError, orjson.JSONEncodeError):
+        return _text(str(key))
 
 
 def plain(value: Any) -> Any:
     """A copy made of JSON data only."""
-    if value is None or type(value) in _SCALARS:
+    kind = cast(object, type(value))  # compared by identity: a subclass may have a form of its own
+    if value is None or kind is str or kind is bool or (kind is float and math.isfinite(value)):
         return value
-    data = dumps(value)
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return json.loads(data)
+    if kind is int and -(2**63) <= value < 2**64:
+        return value
+    return loads(dumps(value))
 
 
 def error_info(error: BaseException, depth: int = 0) -> dict[str, Any]:
     """An exception as data: bare class name, text, public attributes, cause."""
     attributes = {name: _kept(value) for name, value in vars(error).items() if not name.startswith("_")}
     if isinstance(error.__cause__, ValidationError):
-        attributes["issues"] = _kept([{k: v for k, v in e.items() if k != "ctx"} for e in error.__cause__.errors()])
-    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        attributes["issues"] = plain([{k: v for k, v in e.items() if k != "ctx"} for e in error.__cause__.errors()])
+    hidden = error.__cause__ is not None or error.__suppress_context__
+    cause = error.__cause__ if hidden else error.__context__
     return {
         "type": type(error).__name__,
-        "message": str(error),
+        "message": _message(error),
         "attributes": attributes,
         "cause": error_info(cause, depth + 1) if cause is not None and depth < CAUSE_DEPTH else None,
     }
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # a broken __str__ of the user's must not hide the failure itself
+        return type(error).__name__
 
 
 def _kept(value: Any) -> Any:

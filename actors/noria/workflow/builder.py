@@ -111,13 +111,15 @@ class Workflow:
 
     def sleep(self, duration: float | timedelta | Callable[..., Any]) -> Workflow:
         """Wait; the output is the input."""
+        if not callable(duration) and not isinstance(cast(Any, duration), (int, float, timedelta)):
+            raise DefinitionError(f"sleep needs seconds, a timedelta or a function, not {duration!r}")
         given = UserFunction.of(duration) if callable(duration) else duration
         return self._with(SleepEntry(self._name("sleep"), given))
 
     def sleep_until(self, at: datetime | Callable[..., Any]) -> Workflow:
         """Wait until an aware datetime; the output is the input."""
-        if isinstance(at, datetime) and at.tzinfo is None:
-            raise DefinitionError("sleep_until needs an aware datetime: give it a time zone")
+        if not callable(at) and (not isinstance(cast(Any, at), datetime) or at.tzinfo is None):
+            raise DefinitionError(f"sleep_until needs an aware datetime (give it a time zone) or a function, not {at!r}")
         return self._with(SleepEntry(self._name("sleep"), UserFunction.of(at) if callable(at) else at, until=True))
 
     def commit(self) -> Workflow:

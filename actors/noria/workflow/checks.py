@@ -7,7 +7,7 @@ import typing
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, RootModel
 
 from noria.errors import DefinitionError, DuplicateStep, EmptyWorkflow, choices
 from noria.workflow.entries import BranchEntry, ForeachEntry, LoopEntry, MapEntry, ParallelEntry, SleepEntry, ThenEntry, Unit
@@ -95,12 +95,25 @@ def _clash(given: Any, wanted: Any) -> str | None:
     if not isinstance(given, type) or not isinstance(wanted, type) or isinstance(given, types.GenericAlias) or isinstance(wanted, types.GenericAlias):
         return None
     scalars = (int, float, bool)
+    if issubclass(given, RootModel) or issubclass(wanted, RootModel):
+        return None  # on the wire it is its root, not an object
     if issubclass(wanted, BaseModel):
         required = {n for n, f in wanted.model_fields.items() if f.is_required()}
         if issubclass(given, BaseModel):
-            missing = {n for n in required if n not in given.model_fields and (wanted.model_fields[n].alias or n) not in given.model_fields}
+            missing = _missing(given, wanted, required)
             return f"{wanted.__name__} needs {choices(sorted(missing))}, which {given.__name__} does not have" if missing else None
         return f"{wanted.__name__} cannot be made of {given.__name__}" if issubclass(given, (*scalars, str)) and required else None
     if wanted in (*scalars, str) and issubclass(given, BaseModel):
         return f"{wanted.__name__} cannot be made of {given.__name__}"
     return None
+
+
+def _missing(given: type[BaseModel], wanted: type[BaseModel], required: set[str]) -> set[str]:
+    """The required fields that nothing in `given` can fill: neither a field, nor an alias, nor a computed one."""
+    if given.model_config.get("extra") == "allow":
+        return set()
+    names = {*given.model_fields, *given.model_computed_fields}
+    aliased = {f.alias for f in given.model_fields.values()} | {f.serialization_alias for f in given.model_fields.values()}
+    fields = wanted.model_fields
+    known = {name for name in required if fields[name].validation_alias in (None, fields[name].alias)}
+    return {name for name in known if not {name, fields[name].alias or name} & (names | aliased)}

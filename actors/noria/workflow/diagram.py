@@ -73,7 +73,7 @@ def _draw_entry(entry: Entry, prefix: str, before: list[str], lines: list[str], 
         case ForeachEntry() | LoopEntry():
             label = "for each" if isinstance(entry, ForeachEntry) else "until" if entry.until else "while"
             ends = _draw_unit(entry.unit, prefix, before, lines, pad)
-            lines.extend(f"{pad}{_id(end)} -->|{label}| {_id(prefix + entry.id)}" for end in ends)
+            lines.extend(f"{pad}{end} -->|{label}| {_id(prefix + entry.id)}" for end in ends)
             return ends
 
 
@@ -95,4 +95,5 @@ def _node(name: str, shape: str, before: list[str], lines: list[str], pad: str) 
 
 
 def _id(name: str) -> str:
-    return "n_" + name.replace("-", "_").replace(".", "__") if name not in ("start",) and not name.startswith("n_") else name
+    """A node's name: distinct for distinct ids, and never `start` or `finish`."""
+    return "n_" + name.replace("_", "_0").replace("-", "_1").replace(".", "_2")

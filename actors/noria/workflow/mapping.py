@@ -121,12 +121,13 @@ def resolve(source: Source, prev: Any, ctx: Context) -> Any:
 
 
 def _from_step(source: FromStep, ctx: Context) -> Any:
-    found: list[Any] = [r for r in (ctx.step_result(step, _MISSING) for step in source.steps) if r is not _MISSING]
-    filled = [r for r in found if r not in (None, {})]
+    found = [(step, result) for step in source.steps if (result := ctx.step_result(step, _MISSING)) is not _MISSING]
+    filled = [pair for pair in found if pair[1] not in (None, {})]
     if not filled and len(source.steps) == 1:
         filled = found
-    for first in filled:
-        return dig(first, source.path, f"output of step {source.steps[0]!r}")
+    if filled:
+        step, first = filled[0]
+        return dig(first, source.path, f"output of step {step!r}")
     if source.default is not _MISSING:
         return source.default
     raise NoriaError(f"there is no result of step {choices(source.steps)}")

@@ -95,19 +95,32 @@ def checked_name(name: str, what: str) -> str:
 
 
 @overload
-def step(fn: Callable[..., Any], /, **options: Any) -> Step: ...
+def step(
+    fn: Callable[..., Any], *, id: str | None = None, input: Any = None, output: Any = None, resume: Any = None,
+    suspend: Any = None, state: Any = None, context: Any = None, retry: Retry | None = None,
+    timeout: float | timedelta | None = None, description: str | None = None, metadata: dict[str, Any] | None = None,
+) -> Step: ...  # fmt: skip
 @overload
-def step(fn: None = None, /, **options: Any) -> Callable[[Callable[..., Any]], Step]: ...
-def step(fn: Callable[..., Any] | None = None, /, **options: Any) -> Step | Callable[[Callable[..., Any]], Step]:
+def step(
+    fn: None = None, *, id: str | None = None, input: Any = None, output: Any = None, resume: Any = None,
+    suspend: Any = None, state: Any = None, context: Any = None, retry: Retry | None = None,
+    timeout: float | timedelta | None = None, description: str | None = None, metadata: dict[str, Any] | None = None,
+) -> Callable[[Callable[..., Any]], Step]: ...  # fmt: skip
+def step(
+    fn: Callable[..., Any] | None = None, *, id: str | None = None, input: Any = None, output: Any = None, resume: Any = None,
+    suspend: Any = None, state: Any = None, context: Any = None, retry: Retry | None = None,
+    timeout: float | timedelta | None = None, description: str | None = None, metadata: dict[str, Any] | None = None,
+) -> Step | Callable[[Callable[..., Any]], Step]:  # fmt: skip
     """Make a step of a function: `@step` or `@step(id=…, input=…, output=…, resume=…, suspend=…, state=…, context=…,
     retry=…, timeout=seconds, description=…, metadata=…)`. Its id is the function's name with - for _."""
-    if fn is not None:
-        return Step(fn, **options)
 
     def decorate(fn: Callable[..., Any]) -> Step:
-        return Step(fn, **options)
+        return Step(
+            fn, id=id, input=input, output=output, resume=resume, suspend=suspend, state=state, context=context,
+            retry=retry, timeout=timeout, description=description, metadata=metadata,
+        )  # fmt: skip
 
-    return decorate
+    return decorate if fn is None else decorate(fn)
 
 
 def remote_step(id: str, *, input: Any = None, output: Any = None, subject: str | None = None, **options: Any) -> Step:

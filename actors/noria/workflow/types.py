@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticInvalidForJsonSchema
 
 from noria.contract.values import as_dict, dumps
 from noria.errors import DefinitionError, InvalidInput
@@ -38,8 +39,11 @@ class Declared:
                 raise invalid(what, error) from error
 
     def schema(self) -> dict[str, Any]:
-        """JSON Schema; `{}` accepts everything."""
-        return {} if self.adapter is None else self.adapter.json_schema()
+        """JSON Schema; `{}` where everything is accepted or the type has no JSON Schema."""
+        try:
+            return {} if self.adapter is None else self.adapter.json_schema()
+        except PydanticInvalidForJsonSchema:  # validates all the same, and a worker must be able to register it
+            return {}
 
 
 def invalid(what: str, error: ValidationError) -> InvalidInput:

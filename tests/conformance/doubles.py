@@ -1,0 +1,61 @@
+"""Steps and checks that many rows share."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from noria import RunResult, Step, step
+
+
+def gives(id: str, output: Any, calls: Counter[str] | None = None, /, *, name: str | None = None, **options: Any) -> Step:
+    """A step that gives `output`, or output(its input), and counts its calls under `name` (its id)."""
+
+    async def work(data: Any) -> Any:
+        if calls is not None:
+            calls[name or id] += 1
+        return output(data) if callable(output) else output
+
+    return step(work, id=id, **options)
+
+
+def fails(id: str, message: str, calls: Counter[str] | None = None, **options: Any) -> Step:
+    def error(_: Any) -> Any:
+        raise RuntimeError(message)
+
+    return gives(id, error, calls, **options)
+
+
+def adds(id: str, n: int, calls: Counter[str], *, key: str = "value") -> Step:
+    return gives(id, lambda data: {key: data[key] + n}, calls)
+
+
+def spy(seen: dict[str, Any], name: str, read: Callable[[Any, Any], Any]) -> Callable[..., None]:
+    """A callback of (result, ctx) that counts its calls and keeps what `read` finds."""
+
+    def callback(result: Any, ctx: Any) -> None:
+        seen[f"{name} calls"] = seen.get(f"{name} calls", 0) + 1
+        seen[name] = read(result, ctx)
+
+    return callback
+
+
+def outputs(result: RunResult) -> dict[str, Any]:
+    """Every record's output; all of them must be successes."""
+    assert {k: r.status for k, r in result.steps.items() if r.status != "success"} == {}, result.error
+    return {k: r.output for k, r in result.steps.items()}
+
+
+def timed(result: RunResult, *ids: str) -> None:
+    """The named records began and ended, at aware times."""
+    for id in ids:
+        record = result.steps[id]
+        assert record.started_at and record.ended_at and record.started_at.tzinfo and record.started_at <= record.ended_at, id
+
+
+def failed(result: RunResult, id: str, text: str) -> None:
+    """The step and the run failed with this text in their error."""
+    error = result.steps[id].error
+    assert result.status == result.steps[id].status == "failed"
+    assert error is not None and text in error.message and result.error is not None and text in result.error.message

@@ -1,0 +1,40 @@
+"""The private server leaves no orphan and says what is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from noria.broker import connect_broker
+from noria.embedded import start_server
+from noria.errors import BrokerUnavailable, NoriaError
+
+
+async def test_a_killed_parent_leaves_no_orphan() -> None:
+    code = (
+        "import asyncio\nfrom noria.embedded import start_server\nasync def main():\n"
+        " print((await start_server()).pid, flush=True)\n await asyncio.sleep(60)\nasyncio.run(main())"
+    )
+    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
+    assert parent.stdout is not None
+    pid = int(await asyncio.wait_for(parent.stdout.readline(), 20))
+    os.kill(parent.pid, signal.SIGKILL)
+    await parent.wait()
+    async with asyncio.timeout(10):
+        while Path(f"/proc/{pid}").exists():
+            await asyncio.sleep(0.05)
+
+
+async def test_a_taken_port_and_a_missing_server_are_named(tmp_path: Path) -> None:
+    server = await start_server()
+    with pytest.raises(NoriaError, match="in use"):
+        await start_server(tmp_path, int(server.url.rpartition(":")[2]))
+    await server.stop()
+    assert not server.store_dir.exists()
+    with pytest.raises(BrokerUnavailable, match="127.0.0.1"):
+        await asyncio.wait_for(connect_broker(server.url.replace("//", "//me:secret@"), "x"), 8)

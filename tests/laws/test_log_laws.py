@@ -1,0 +1,146 @@
+"""Laws of ports.Log and of the connection under it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from noria.broker import NatsBroker, connect_broker
+from noria.embedded import start_server
+from noria.errors import BrokerUnavailable, NoriaError
+from noria.ports import ActorKey, Refused, RunKey
+
+ROOT = ActorKey("w", "r")
+
+
+async def test_append_is_a_compare_and_set(broker: NatsBroker) -> None:
+    first = await broker.log.append(ROOT, b"1", 0)
+    for stale in (0, first + 5):
+        with pytest.raises(Refused):
+            await broker.log.append(ROOT, b"2", stale)
+    assert [m.body for m in await broker.log.read(ROOT)] == [b"1"]
+
+
+async def test_of_rivals_one_wins(broker: NatsBroker) -> None:
+    found = await asyncio.gather(*(broker.log.append(ROOT, b"%d" % n, 0) for n in range(20)), return_exceptions=True)
+    assert sum(isinstance(f, int) for f in found) == 1
+    assert sum(isinstance(f, Refused) for f in found) == 19
+
+
+async def test_an_append_completes_though_nobody_awaits_it(broker: NatsBroker) -> None:
+    broker.log.append(ROOT, b"1", 0)
+    last = None
+    async with asyncio.timeout(5):
+        while last is None:
+            last = await broker.log.last(ROOT)
+    assert last.body == b"1"
+
+
+async def test_trees_are_read_in_one_order(broker: NatsBroker) -> None:
+    keys = [ROOT, ActorKey("w", "r", "a"), ActorKey("w", "r", "a.b=3"), ActorKey("w", "r2")]
+    sequences = [await broker.log.append(k, b"x", 0) for k in keys]
+    tree = await broker.log.read_tree(ROOT)
+    assert [m.actor for m in tree] == keys[:3] and [m.sequence for m in tree] == sequences[:3]
+    assert [m.actor for m in await broker.log.read_tree(keys[1])] == keys[1:3]
+    assert [m.sequence for m in await broker.log.read_tree(ROOT, sequences[0])] == sequences[1:3]
+
+
+async def test_long_logs_are_read_whole(broker: NatsBroker) -> None:
+    """More than a batch, and more than the 64 MiB at which the server ends one."""
+    last = 0
+    for n in range(2100):
+        last = await broker.log.append(ROOT, b"%d" % n, last)
+    assert [int(m.body) for m in await broker.log.read(ROOT)] == list(range(2100))
+    big, last = ActorKey("w", "big"), 0
+    for _ in range(560):
+        last = await broker.log.append(big, b"x" * (128 * 1024), last)
+    assert len(await broker.log.read(big)) == 560
+    assert len(await broker.log.read_tree(big)) == 560
+
+
+async def test_a_body_above_the_limit_is_refused_and_hurts_nobody(broker: NatsBroker) -> None:
+    limit = broker.connection.client.max_payload
+    with pytest.raises(NoriaError, match=str(limit)):
+        await broker.log.append(ROOT, b"x" * limit, 0)
+    broker.log.publish_live(ROOT, b"x" * (limit + 1))  # dropped: sent, it would cost the connection
+    assert await broker.log.append(ROOT, b"1", 0) > 0
+
+
+async def test_follow_has_no_gap_across_reconnects(broker: NatsBroker) -> None:
+    wanted, got = 400, list[int]()
+
+    async def watch() -> None:
+        follow = broker.log.follow(RunKey("w", "r"))
+        async for entry in follow:
+            got.append(entry.sequence)
+            if len(got) == wanted:
+                break
+        await follow.aclose()
+
+    other = await connect_broker(broker.url, broker.namespace)
+    task, sent, last = asyncio.create_task(watch()), list[int](), 0
+    for n in range(wanted):
+        last = await other.log.append(ROOT, b"%d" % n, last)
+        sent.append(last)
+        if n % 100 == 50:
+            await broker.connection.client.force_reconnect()
+    await asyncio.wait_for(task, 30)
+    assert got == sent
+    await other.close()
+
+
+async def test_follow_removes_its_consumer(broker: NatsBroker) -> None:
+    await broker.log.append(ROOT, b"1", 0)
+    follow = broker.log.follow(RunKey("w", "r"))
+    assert (await anext(follow)).body == b"1"
+    await follow.aclose()
+    async with asyncio.timeout(5):
+        while (await broker.connection.api(f"CONSUMER.NAMES.{broker.subjects.runs}"))["total"]:
+            pass
+
+
+async def test_appends_outlive_the_death_of_the_server(tmp_path: os.PathLike[str]) -> None:
+    server = await start_server(tmp_path)
+    port = int(server.url.rpartition(":")[2])
+    broker = await connect_broker(server.url, "deaths")
+    await broker.provision()
+    first = await broker.log.append(ROOT, b"1", 0)
+    os.kill(server.pid, signal.SIGKILL)
+    await asyncio.to_thread(server.process.wait, 10)
+    under_way = broker.log.append(ROOT, b"2", first)
+    server = await start_server(tmp_path, port)
+    await asyncio.wait_for(under_way, 25)
+    assert [m.body for m in await broker.log.read(ROOT)] == [b"1", b"2"]
+    await broker.close()
+    await server.stop()
+
+
+async def test_a_retry_after_a_lost_answer_stores_once() -> None:
+    server = await start_server()
+    broker = await connect_broker(server.url, "frozen")
+    await broker.provision()
+    os.kill(server.pid, signal.SIGSTOP)
+    under_way = broker.log.append(ROOT, b"1", 0)
+    await asyncio.sleep(3.8)  # past the answer time: the append is sent a second time
+    os.kill(server.pid, signal.SIGCONT)
+    sequence = await asyncio.wait_for(under_way, 10)
+    assert [m.sequence for m in await broker.log.read(ROOT)] == [sequence]
+    await broker.close()
+    await server.stop()
+
+
+async def test_closing_completes_what_is_under_way() -> None:
+    server = await start_server()
+    broker = await connect_broker(server.url, "closing")
+    await broker.provision()
+    os.kill(server.pid, signal.SIGSTOP)
+    under_way = broker.log.append(ROOT, b"1", 0)
+    await asyncio.sleep(0.05)
+    await broker.close()
+    os.kill(server.pid, signal.SIGCONT)
+    with pytest.raises(BrokerUnavailable):
+        await asyncio.wait_for(under_way, 2)
+    await server.stop()

@@ -1,0 +1,174 @@
+"""Child actors: spread over processes, wide, and asleep."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+from noria import Context, Noria, Workflow, step
+from noria.contract.facts import StepEnded, decode
+from noria.embedded import start_server
+from noria.limits import MAX_INLINE_BYTES
+from noria.ports import ActorKey
+
+WORKER = textwrap.dedent(
+    """
+    import asyncio, os, sys
+    from noria import Noria, Workflow, step
+    url, namespace = sys.argv[1:3]
+    async def work(x):
+        await asyncio.sleep(0.1)
+        return [x, os.getpid()]
+    flow = Workflow("wide").foreach(step(work, id="work"), concurrency=60, placement="spread").commit()
+    async def main():
+        async with Noria.connect(url, namespace=namespace) as noria, noria.worker(flow, concurrency=20, lease=5):
+            print("ready", flush=True)
+            await asyncio.Event().wait()
+    asyncio.run(main())
+    """
+)
+
+
+async def in_processes(noria: Noria, url: str, count: int, items: int) -> tuple[list[list[int]], float]:
+    """Outputs and seconds of the wide foreach with so many worker processes."""
+    workers = [subprocess.Popen([sys.executable, "-c", WORKER, url, noria.namespace], stdout=subprocess.PIPE) for _ in range(count)]
+    try:
+        for worker in workers:
+            assert worker.stdout is not None
+            await asyncio.to_thread(worker.stdout.readline)
+        began = time.monotonic()
+        result = await noria.create_run("wide").start(list(range(items)), timeout=50)
+        assert result.status == "success", result.error
+        return result.result, time.monotonic() - began
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+
+
+async def test_a_spread_foreach_is_executed_by_three_workers(noria: Noria, server_url: str) -> None:
+    outputs, three = await in_processes(noria, server_url, 3, 300)
+    assert [x for x, _ in outputs] == list(range(300)) and len({pid for _, pid in outputs}) == 3
+    print(f"300 items of 0.1 s on three workers of 20 slots: {three:.2f} s")
+    facts = await noria.broker.log.read_tree(ActorKey("wide", (await noria.runs.list("wide")).runs[0].run_id))
+    ended = [e.actor.path for e in facts for fact in decode(e.body).facts if isinstance(fact, StepEnded)]
+    assert sorted(ended) == sorted(f"work={n}" for n in range(300)), "each item is recorded once"
+
+
+async def test_parents_that_only_watch_do_not_starve_their_children(noria: Noria) -> None:
+    @step
+    async def child(x: int) -> int:
+        await asyncio.sleep(0.001)
+        return x + 1
+
+    flow = Workflow("parents").foreach(child, concurrency=10, placement="spread").commit()
+    async with noria.worker(flow, concurrency=4, lease=5):
+        results = await asyncio.gather(*(noria.run(flow, list(range(10)), timeout=50) for _ in range(100)))
+    assert all(r.status == "success" and r.result == list(range(1, 11)) for r in results)
+
+
+async def test_ten_thousand_items(noria: Noria) -> None:
+    running, peak = 0, 0
+
+    @step
+    async def item(x: int) -> dict[str, object]:
+        nonlocal running, peak
+        running += 1
+        peak = max(peak, running)
+        await asyncio.sleep(0)
+        running -= 1
+        return {"x": x, "pad": "p" * 20}
+
+    flow = Workflow("ten-thousand").foreach(item, concurrency=200).commit()
+    async with noria.worker(flow, lease=10):
+        run = noria.create_run(flow)
+        result = await run.start(list(range(10_000)), timeout=55)
+        record = await run.get()
+    assert result.status == "success" and [o["x"] for o in result.result] == list(range(10_000)) and 2 <= peak <= 200
+    assert record is not None and len(record.steps["item"].output) == 10_000
+    stored = await noria.broker.records.get(run._key)
+    assert stored is not None and len(stored.body) <= MAX_INLINE_BYTES
+
+
+async def test_spread_children_suspend_and_are_resumed_through_the_root(noria: Noria) -> None:
+    @step
+    async def ask(x: int, ctx: Context) -> int:
+        if ctx.resume_data is None:
+            ctx.suspend({"x": x})
+        return x * ctx.resume_data
+
+    flow = Workflow("spread-asks").foreach(ask, concurrency=5, placement="spread").commit()
+    async with noria.worker(flow, lease=5):
+        run = noria.create_run(flow)
+        first = await run.start([1, 2, 3], timeout=20)
+        assert [s.index for s in first.suspended] == [0, 1, 2]
+        second = await run.resume(10, index=1)
+        assert [s.index for s in second.suspended] == [0, 2]
+        last = await run.resume(100)
+    assert (last.status, last.result) == ("success", [100, 20, 300])
+
+
+async def test_a_cancel_reaches_spread_children(noria: Noria) -> None:
+    seen: list[str] = []
+    begun = asyncio.Event()
+
+    @step
+    async def hang(x: int, ctx: Context) -> int:
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+        return x
+
+    flow = Workflow("spread-hangs").foreach(hang, concurrency=3, placement="spread").commit()
+    async with noria.worker(flow, lease=5):
+        run = noria.create_run(flow)
+        await run.start_async([1, 2, 3])
+        await begun.wait()
+        await asyncio.sleep(0.2)
+        await run.cancel()
+        record = await run.get()
+        for _ in range(100):
+            if len(seen) == 3:
+                break
+            await asyncio.sleep(0.02)
+    assert record is not None and record.status == "canceled" and len(seen) == 3
+
+
+async def test_a_sleep_survives_its_worker_and_its_server(tmp_path: Path) -> None:
+    woke: list[float] = []
+
+    @step
+    async def note(x: int) -> int:
+        woke.append(time.time())
+        return x
+
+    flow = Workflow("sleeps").sleep(4.0).then(note).commit()
+    server = await start_server(tmp_path / "store")
+    port = int(server.url.rpartition(":")[2])
+    async with Noria.connect(server.url) as noria:
+        run = noria.create_run(flow, "r1")
+        async with noria.worker(flow, lease=5):
+            began = time.time()
+            await run.start_async(7)
+            for _ in range(100):
+                record = await run.get()
+                if record is not None and record.status == "waiting":
+                    break
+                await asyncio.sleep(0.02)
+            assert record is not None and record.status == "waiting"
+        os.kill(server.pid, 9)
+        server.process.wait()
+        again = await start_server(tmp_path / "store", port)
+        async with noria.worker(flow, lease=5):
+            result = await run.result(timeout=20)
+    await again.stop()
+    assert result.status == "success" and result.result == 7 and len(woke) == 1
+    assert 4.0 <= woke[0] - began <= 4.5, woke[0] - began
