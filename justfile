@@ -1,6 +1,10 @@
 # The project's commands. `just` comes with the dev extra (rust-just); each recipe is one line that works without it.
 python := env("NORIA_PYTHON", "python")
 
+# everything the other recipes need
+setup:
+    {{python}} -m pip install -q -c infra/constraints.txt -e '.[dev]'
+
 # style, types, layers and the tests that need no server; under 30 s
 check:
     {{python}} -m ruff check actors tests examples
@@ -15,6 +19,14 @@ test *args:
 # rows of the catalogue: covered and passing, per area
 conformance:
     {{python}} tests/conformance/report.py
+
+# random graphs against the reference interpreter
+properties *args:
+    {{python}} -m pytest tests/properties {{args}}
+
+# the README's workflow; the report lands in examples/report.json
+run-example:
+    {{python}} -c 'from noria.cli.main import main; main()' run examples/log_report.py:report --input '{"folder": "examples/logs", "report": "examples/report.json"}'
 
 # speed against the raw JetStream append, in the same run
 bench *args:

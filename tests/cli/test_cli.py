@@ -51,6 +51,19 @@ def test_exit_codes(tmp_path: Path) -> None:
     assert waiting.returncode == 4 and json.loads(waiting.stdout)["suspended"][0]["payload"] == {"need": "a number"}
 
 
+def test_a_file_that_does_not_import_is_one_line_and_usage(tmp_path: Path) -> None:
+    for text, said in (("raise RuntimeError('boom')", "RuntimeError: boom"), ("def (", "SyntaxError"), ("import not_there", "No module named")):
+        broken = tmp_path / "broken.py"
+        broken.write_text(text)
+        done = cli("run", f"{broken}:flow", "--json")
+        assert done.returncode == 2 and done.stdout == "" and said in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_brackets_in_an_error_are_kept() -> None:
+    done = cli("run", "[/nope] list[int].py:flow")
+    assert done.returncode == 2 and "[/nope] list[int].py" in done.stderr
+
+
 def test_operating_on_a_server(server_url: str, tmp_path: Path) -> None:
     flow = tmp_path / "flow.py"
     flow.write_text(FLOW)
@@ -61,9 +74,11 @@ def test_operating_on_a_server(server_url: str, tmp_path: Path) -> None:
     assert cli("run", f"{flow}:flow", "--input", "0", "--run-id", "r1", *place).returncode == 4
     listed = json.loads(cli("runs", "list", "--json", *place).stdout)
     assert [(r["run_id"], r["status"]) for r in listed["runs"]] == [("r1", "suspended")]
+    assert json.loads(cli("runs", "list", "--json", "--since", "2999-01-01", *place).stdout)["total"] == 0
+    assert json.loads(cli("runs", "list", "--json", "--until", "2999-01-01", *place).stdout)["total"] == 1
     assert json.loads(cli("runs", "show", "r1", "--json", *place).stdout)["steps"]["ask"]["status"] == "suspended"
     assert "asks" in cli("workflows", "list", *place).stdout
-    assert json.loads(cli("workflows", "show", "asks", *place).stdout)["graph"]["id"] == "asks"
+    assert json.loads(cli("workflows", "show", "asks", "--json", *place).stdout)["graph"]["id"] == "asks"
     worker = subprocess.Popen([*NORIA, "worker", f"{flow}:flow", *place], stderr=subprocess.PIPE, text=True)
     try:
         assert worker.stderr is not None and "hosting asks" in worker.stderr.readline()

@@ -15,7 +15,7 @@ from tests.conformance.doubles import adds, failed, fails, gives, outputs, timed
 
 ITEMS = [{"value": 1}, {"value": 22}, {"value": 333}]
 MAPPED = [{"value": 12}, {"value": 33}, {"value": 344}]
-WAIT = 0.15
+WAIT = 0.25
 
 
 class Item(BaseModel):

@@ -87,7 +87,8 @@ def make_flow(id: str, graph: Graph) -> Workflow:
                 flow = flow.map(spread_out(n)).foreach(make_unit(unit), concurrency=concurrency).map(sum)
             case ("loop", unit, rounds, until):
                 flow = flow.map(remember(unit[1], rounds))
-                flow = flow.do_until(make_unit(unit), reached(unit[1], True)) if until else flow.do_while(make_unit(unit), reached(unit[1], False))
+                loop = flow.do_until if until else flow.do_while
+                flow = loop(make_unit(unit), reached(unit[1], until))
     return flow
 
 
@@ -149,7 +150,7 @@ async def compare(server_url: str, batch: list[Graph]) -> None:
             assert result.error is not None and result.error.message == value, spec
         shown = {k: v.status for k, v in result.steps.items() if not k.startswith(("mapping-", "sleep-"))}
         assert shown == steps, spec
-        written = {k: v for k, v in result.state.items()}
+        written = result.state
         if "foreach" not in str(spec) or (status == "success" and "bail" not in str(spec)):
             assert written == interpreter.state, spec
 

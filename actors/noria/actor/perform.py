@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from noria.workflow.mapping import resolve
 if TYPE_CHECKING:
     from noria.actor.activation import Activation
 
+log = logging.getLogger("noria.step")
 ENGINE = (Fenced, Refused, BrokerUnavailable, AbortSignal)  # not the user's failures
 
 
@@ -40,6 +42,7 @@ async def run_step(activation: Activation, actor: Actor, task: RunStep) -> None:
         if isinstance(outcome, Exception):
             pause = None if _final(outcome, retry, fact.made) else retry.pause(fact.made, random.random())
             if pause is None:
+                log.error("step %r of run %s failed: %s: %s", step.id, activation.key.run, type(outcome).__name__, outcome)
                 outcome = fact.failed(outcome)
             elif pause <= LINGER_SECONDS:
                 await asyncio.sleep(pause)

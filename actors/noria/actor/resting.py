@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from noria.actor import parcels
 from noria.actor.handlers import LiveContext
 from noria.actor.load import load
-from noria.contract.facts import BlockEnded, Fact, FactMessage, Finished, Rested, StepSuspended
+from noria.contract.facts import Fact, FactMessage, Finished, Rested, StepSuspended
 from noria.contract.results import run_result
 from noria.contract.values import dumps, loads
 from noria.limits import MAX_RESULT_NEWS_BYTES
@@ -67,7 +67,7 @@ async def call_back(activation: Activation, facts: list[Fact]) -> None:
     if not isinstance(facts[-1], (Finished, Rested, StepSuspended)):
         return
     tree, workflow = Tree.of(loads(dumps(activation.tree.dump()))), activation.workflow
-    foreseen = FactMessage([f for f in facts if not isinstance(f, BlockEnded) or f.entry], 0, 0, "", "")
+    foreseen = FactMessage(facts, activation.journal.in_seen, 0, "", "")
     fold_message(tree, tree.root.last + 1, "", foreseen)
     state = tree.root.status
     if state in SILENT:

@@ -6,7 +6,8 @@ import os
 from typing import Any
 
 from noria.broker.commands import NatsCommands
-from noria.broker.connection import Connection, context_options, open_connection
+from noria.broker.connection import Connection, open_connection
+from noria.broker.contexts import context_options
 from noria.broker.log import NatsLog
 from noria.broker.signals import NatsNews, NatsTimers, NatsTriggers
 from noria.broker.stores import NatsBlobs, NatsCatalogue, NatsRecords

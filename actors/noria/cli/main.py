@@ -115,8 +115,8 @@ def list_workflows(server: Server = None, namespace: Namespace = "noria", json: 
 
 
 @workflows.command("show")
-def show_workflow(workflow: str, server: Server = None, namespace: Namespace = "noria") -> None:
-    """Graph, schemas and version as JSON."""
+def show_workflow(workflow: str, server: Server = None, namespace: Namespace = "noria", json: AsJson = False) -> None:
+    """Graph, schemas and version: JSON with and without --json."""
 
     async def work() -> None:
         async with connected(server, namespace) as noria:

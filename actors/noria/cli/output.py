@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from noria.contract.results import RunRecord, RunResult, RunSummary
@@ -37,7 +38,7 @@ def print_json(value: Any) -> None:
 
 def fail(error: BaseException, code: int) -> NoReturn:
     """One line on stderr, and out."""
-    err.print(f"[red]error:[/red] {str(error) or type(error).__name__}", markup=True, highlight=False, soft_wrap=True)
+    err.print(f"[red]error:[/red] {escape(str(error) or type(error).__name__)}", highlight=False, soft_wrap=True)
     raise typer.Exit(code)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -43,6 +44,8 @@ def _do(server: str | None, namespace: str, run_id: str, workflow: str | None, w
 def list_runs(
     workflow: Workflow = None, status: Annotated[str | None, typer.Option(help="Only this status.")] = None,
     resource: Annotated[str | None, typer.Option(help="Only this resource id.")] = None,
+    since: Annotated[datetime | None, typer.Option(help="Created then or later, local time.")] = None,
+    until: Annotated[datetime | None, typer.Option(help="Created before then, local time.")] = None,
     limit: Annotated[int, typer.Option(help="At most so many.")] = 50, offset: Annotated[int, typer.Option(help="Leave out so many.")] = 0,
     server: Server = None, namespace: Namespace = "noria", json: AsJson = False,
 ) -> None:  # fmt: skip
@@ -50,7 +53,10 @@ def list_runs(
 
     async def work() -> None:
         async with connected(server, namespace) as noria:
-            page = await noria.runs.list(workflow, status=status, resource_id=resource, limit=limit, offset=offset)
+            page = await noria.runs.list(
+                workflow, status=status, resource_id=resource, since=since and since.astimezone(), until=until and until.astimezone(),
+                limit=limit, offset=offset,
+            )  # fmt: skip
         print_json(page) if json else print_runs(page.runs, page.total)
 
     execute(work())

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import sys
+import traceback
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -44,15 +45,28 @@ def load_workflow(target: str) -> Workflow:
 
 
 def _import(place: str) -> ModuleType:
-    if not place.endswith(".py"):
+    """The module. Raises InvalidInput when it is not there or when its own code raises; NoriaErrors pass."""
+    try:
+        if place.endswith(".py"):
+            return _import_file(Path(place))
         sys.path.insert(0, os.getcwd())
-        try:
-            return importlib.import_module(place)
-        except ImportError as error:
-            raise InvalidInput(f"cannot import {place!r}: {error}") from error
-    path = Path(place)
+        return importlib.import_module(place)
+    except NoriaError:
+        raise
+    except Exception as error:
+        raise InvalidInput(f"cannot import {place!r}: {type(error).__name__}: {error}{_where(error)}") from error
+
+
+def _where(error: BaseException) -> str:
+    """The file and line of the user's code that raised, in brackets, if there is any."""
+    own = (__file__, importlib.__file__)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename not in own and not f.filename.startswith("<")]
+    return f" ({frames[-1].filename}:{frames[-1].lineno})" if frames and not isinstance(error, SyntaxError) else ""
+
+
+def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise InvalidInput(f"there is no file {place!r}")
+        raise InvalidInput(f"there is no file {str(path)!r}")
     sys.path.insert(0, str(path.parent.resolve()))
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
