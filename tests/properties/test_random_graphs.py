@@ -1,4 +1,4 @@
-"""Random graphs: the engine comes to what the interpreter says. 25 examples of 20 graphs each, all at once on one worker."""
+"""Random graphs: the engine comes to what the interpreter says. 60 examples of 20 graphs each, all at once on one worker."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_the_engine_agrees_with_the_interpreter(server_url: str) -> None:
         # no shrinking: a batch that fails is printed whole, and CI stays bounded
         phases, checks = [Phase.explicit, Phase.generate], list(HealthCheck)
 
-        @settings(max_examples=25, deadline=None, derandomize=True, phases=phases, suppress_health_check=checks, database=None)
+        @settings(max_examples=60, deadline=None, derandomize=True, phases=phases, suppress_health_check=checks, database=None)
         @given(st.lists(graphs, min_size=20, max_size=20))
         def check(batch: list[Graph]) -> None:
             runner.run(compare(server_url, batch))
