@@ -269,3 +269,37 @@ async def test_large_values_travel_through_the_blobs(noria: Noria) -> None:
         events = [e.type async for e in run.observe()]
     assert (result.status, result.result) == ("success", 3_600_000)
     assert len(result.steps["shrink"].output) == 3_600_000 and events[-1] == "workflow-finish"
+
+
+async def test_a_workflow_past_its_timeout_fails_and_suspensions_do_not_count(noria: Noria) -> None:
+    @step
+    async def waits(x: float, ctx: Context) -> float:
+        if ctx.resume_data is None and x < 0:
+            ctx.suspend()
+        await asyncio.sleep(max(x, 0))
+        return x
+
+    flow = Workflow("bounded", timeout=0.4).then(waits).commit()
+    async with noria.worker(flow):
+        late = await noria.run(flow, 5.0)
+        run = noria.create_run(flow)
+        assert (await run.start(-1.0)).status == "suspended"
+        await asyncio.sleep(0.5)
+        in_time = await run.resume(1)
+    assert late.status == "failed" and late.error.type == "StepTimeout" and "bounded" in late.error.message
+    assert in_time.status == "success"
+
+
+async def test_a_spread_child_says_that_it_cannot_see_its_parents_results(noria: Noria) -> None:
+    @step
+    async def first(x: list[int]) -> list[int]:
+        return x
+
+    @step
+    async def item(x: int, ctx: Context) -> int:
+        return ctx.step_result(first)[0]
+
+    flow = Workflow("blind").then(first).foreach(item, placement="spread").commit()
+    async with noria.worker(flow):
+        result = await noria.run(flow, [1, 2])
+    assert result.status == "failed" and "placement='local'" in result.error.message

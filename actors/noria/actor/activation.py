@@ -14,7 +14,8 @@ from noria.actor.load import fold, load
 from noria.clock import now
 from noria.contract import commands
 from noria.contract.facts import Answered, Fact, Finished, Rested, Started
-from noria.errors import BrokerUnavailable, GraphMismatch, NoriaError
+from noria.contract.values import error_info
+from noria.errors import BrokerUnavailable, GraphMismatch, NoriaError, StepTimeout
 from noria.limits import FIRST_RECORD_SECONDS, POISON_TAKEOVERS, RECORD_EVERY_FACTS
 from noria.machine.fold import fold_command
 from noria.machine.lease import judge
@@ -46,6 +47,7 @@ class Activation:
         self.cancelled, self.stirred = asyncio.Event(), asyncio.Event()
         self.recovered = False
         self.suspect = False  # not renewed for longer than the lease: read before the next step
+        self.expired = False  # past the workflow's timeout
         self.watching = 0  # spread children that we wait for
         self.revision: int | None = None  # of the run's record; a spread child has none
         self.recorded = 0  # the root's last fact that the record included when it was read
@@ -92,7 +94,11 @@ class Activation:
     def result_of(self, actor: Actor, step: str) -> tuple[Any] | None:
         """The output of a step of the same workflow, in a tuple; None when it has none."""
         scope = self.scope(actor)
-        return None if scope is None else handlers.result_of(self, scope, step)
+        if scope is None:
+            raise NoriaError(
+                "step_result() cannot see the parent from a child that was spread: hand the value on in the item, or use placement='local'"
+            )
+        return handlers.result_of(self, scope, step)
 
     async def in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self.host.threads, function, *args)
@@ -171,7 +177,7 @@ class Activation:
 
     async def _host(self, fresh: bool) -> bool:
         """True when the actor rests and the delivery is acknowledged; False when somebody else wrote."""
-        root, first_record = self.tree.root, None
+        root, first_record, expiry = self.tree.root, None, self._set_expiry()
         self.journal.in_seen = max([s for s, path in self.tree.pending if path == self.key.path] + [root.in_seen])
         await self.host.take_slot(self)
         self.tree.hosted = True
@@ -194,8 +200,9 @@ class Activation:
         except (Refused, Fenced):
             return False
         finally:
-            if first_record is not None:
-                first_record.cancel()
+            for timer in (first_record, expiry):
+                if timer is not None:
+                    timer.cancel()
             await self._stop()
             self.host.free_slot(self)
 
@@ -211,7 +218,9 @@ class Activation:
                 break
         if root.status in ENDED:
             return
-        if status == "canceled":
+        if self.expired and status not in RESTING:
+            await self._time_out()
+        elif status == "canceled":
             await self._cancel()
         elif root.status != status or root.in_seen < self.journal.in_seen:
             await self.record(root, [Rested(status, now())])
@@ -235,6 +244,8 @@ class Activation:
             await self._look()
             if self.tree.cancel and self.tree.root.status not in ENDED:
                 return "canceled"
+            if self.expired and not main.done():
+                return "expired"
             if main.done():
                 return "again" if self.journal.in_seen > seen else self._outcome(main)
 
@@ -272,6 +283,27 @@ class Activation:
             self._main.cancel()
             await asyncio.wait([self._main])
         await self.journal.settle()
+
+    def _set_expiry(self) -> asyncio.TimerHandle | None:
+        """Wake up at the workflow's timeout: wall time since the start, suspensions excluded."""
+        timeout, began = self.workflow.timeout_seconds, self.tree.created_at
+        if timeout is None or began is None or self.key.path:
+            return None
+        records = [s for a in self.tree.actors.values() for s in a.steps.values()]
+        parked = sum(s.resumed_at - s.suspended_at for s in records if s.resumed_at is not None and s.suspended_at is not None)
+        if self.tree.root.status == "suspended" and self.tree.updated_at is not None:
+            parked += now() - self.tree.updated_at
+        return asyncio.get_running_loop().call_later(max(0.0, began + timeout + max(0.0, parked) - now()), self._expire)
+
+    def _expire(self) -> None:
+        self.expired = True
+        self.wake()
+
+    async def _time_out(self) -> None:
+        await self._stop()
+        error = error_info(StepTimeout(f"workflow {self.workflow.id!r} took longer than {self.workflow.timeout_seconds} s"))
+        if self.tree.root.status not in ENDED:
+            await self.record(self.tree.root, [Finished("failed", now(), error=error)])
 
     async def _cancel(self) -> None:
         self.cancelled.set()
