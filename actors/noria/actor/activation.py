@@ -7,21 +7,20 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from noria.actor import handlers, parcels, resting
+from noria.actor import endings, parcels, resting
 from noria.actor.drive import drive
 from noria.actor.journal import Fenced, Journal
 from noria.actor.load import fold, load
+from noria.actor.places import Places
 from noria.clock import now
 from noria.contract import commands
-from noria.contract.facts import Answered, Fact, Finished, Rested, Started
-from noria.contract.values import error_info
-from noria.errors import BrokerUnavailable, GraphMismatch, NoriaError, StepTimeout
+from noria.contract.facts import Answered, Fact, Rested, Started
+from noria.errors import BrokerUnavailable, NoriaError
 from noria.limits import FIRST_RECORD_SECONDS, POISON_TAKEOVERS, RECORD_EVERY_FACTS
 from noria.machine.fold import fold_command
 from noria.machine.lease import judge
-from noria.machine.state import ENDED, RESTING, Actor, Tree, parent, segment, split
-from noria.machine.tasks import Unit
-from noria.ports import ActorKey, Delivery, Refused
+from noria.machine.state import ENDED, RESTING, Actor, Tree
+from noria.ports import Delivery, Refused
 from noria.workflow.builder import Workflow
 from noria.workflow.context import AbortSignal
 from noria.workflow.entries import LoopEntry, MapEntry, SleepEntry, ThenEntry
@@ -51,54 +50,12 @@ class Activation:
         self.watching = 0  # spread children that we wait for
         self.revision: int | None = None  # of the run's record; a spread child has none
         self.recorded = 0  # the root's last fact that the record included when it was read
-        self._units: dict[str, Unit] = {}
+        self.places = Places(workflow, self.key.path)
         self._main: asyncio.Task[str] | None = None
         self._signal: asyncio.Future[None] | None = None
         self._woken = False
         self._saving = asyncio.Lock()
         self._saved_facts = 0
-
-    # The definition ---------------------------------------------------------------------------------------------
-
-    def unit(self, path: str) -> Unit:
-        """What an actor runs. Raises GraphMismatch when this version of the graph has no such place."""
-        found = self._units.get(path)
-        if found is None:
-            found = self._units[path] = self.workflow if path == "" else self._find(path)
-        return found
-
-    def _find(self, path: str) -> Unit:
-        above, name = self.unit(parent(path)), split(segment(path))[0]
-        if isinstance(above, Step) or name not in above.units:
-            raise GraphMismatch(f"workflow {self.workflow.id!r}, version {self.workflow.version!r}, has no place {path!r}")
-        return above.units[name]
-
-    def workflow_of(self, actor: Actor) -> Workflow:
-        """The innermost workflow around an actor."""
-        unit = self.unit(actor.path)
-        if isinstance(unit, Step):
-            unit = self.unit(parent(actor.path))
-        assert isinstance(unit, Workflow)
-        return unit
-
-    def scope(self, actor: Actor) -> Actor | None:
-        """The actor of the innermost workflow; None when it lives on another host."""
-        if not isinstance(self.unit(actor.path), Step):
-            return actor
-        return self.tree.actor(parent(actor.path)) if actor.path != self.key.path else None
-
-    def init_data(self, actor: Actor) -> Any:
-        scope = self.scope(actor)
-        return actor.init if scope is None else scope.input
-
-    def result_of(self, actor: Actor, step: str) -> tuple[Any] | None:
-        """The output of a step of the same workflow, in a tuple; None when it has none."""
-        scope = self.scope(actor)
-        if scope is None:
-            raise NoriaError(
-                "step_result() cannot see the parent from a child that was spread: hand the value on in the item, or use placement='local'"
-            )
-        return handlers.result_of(self, scope, step)
 
     async def in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self.host.threads, function, *args)
@@ -177,7 +134,7 @@ class Activation:
 
     async def _host(self, fresh: bool) -> bool:
         """True when the actor rests and the delivery is acknowledged; False when somebody else wrote."""
-        root, first_record, expiry = self.tree.root, None, self._set_expiry()
+        root, first_record, expiry = self.tree.root, None, endings.expiry(self)
         self.journal.in_seen = max([s for s, path in self.tree.pending if path == self.key.path] + [root.in_seen])
         await self.host.take_slot(self)
         self.tree.hosted = True
@@ -191,7 +148,7 @@ class Activation:
                 loop = asyncio.get_running_loop()
                 first_record = loop.call_later(FIRST_RECORD_SECONDS, self.save_soon)
             if self.tree.takeovers > POISON_TAKEOVERS:
-                await self._give_up()
+                await endings.give_up(self)
             else:
                 await self._run()
             await self._rest()
@@ -203,7 +160,7 @@ class Activation:
             for timer in (first_record, expiry):
                 if timer is not None:
                     timer.cancel()
-            await self._stop()
+            await self.stop()
             self.host.free_slot(self)
 
     async def _run(self) -> None:
@@ -219,9 +176,9 @@ class Activation:
         if root.status in ENDED:
             return
         if self.expired and status not in RESTING:
-            await self._time_out()
+            await endings.time_out(self)
         elif status == "canceled":
-            await self._cancel()
+            await endings.cancel(self)
         elif root.status != status or root.in_seen < self.journal.in_seen:
             await self.record(root, [Rested(status, now())])
 
@@ -278,52 +235,16 @@ class Activation:
             self.journal.in_seen = entry.sequence
         self.stirred.set()
 
-    async def _stop(self) -> None:
+    async def stop(self) -> None:
         if self._main is not None and not self._main.done():
             self._main.cancel()
             await asyncio.wait([self._main])
         await self.journal.settle()
 
-    def _set_expiry(self) -> asyncio.TimerHandle | None:
-        """Wake up at the workflow's timeout: wall time since the start, suspensions excluded."""
-        timeout, began = self.workflow.timeout_seconds, self.tree.created_at
-        if timeout is None or began is None or self.key.path:
-            return None
-        records = [s for a in self.tree.actors.values() for s in a.steps.values()]
-        parked = sum(s.resumed_at - s.suspended_at for s in records if s.resumed_at is not None and s.suspended_at is not None)
-        if self.tree.root.status == "suspended" and self.tree.updated_at is not None:
-            parked += now() - self.tree.updated_at
-        return asyncio.get_running_loop().call_later(max(0.0, began + timeout + max(0.0, parked) - now()), self._expire)
-
-    def _expire(self) -> None:
+    def expire(self) -> None:
+        """The workflow's timeout is over."""
         self.expired = True
         self.wake()
-
-    async def _time_out(self) -> None:
-        await self._stop()
-        error = error_info(StepTimeout(f"workflow {self.workflow.id!r} took longer than {self.workflow.timeout_seconds} s"))
-        if self.tree.root.status not in ENDED:
-            await self.record(self.tree.root, [Finished("failed", now(), error=error)])
-
-    async def _cancel(self) -> None:
-        self.cancelled.set()
-        await self._stop()
-        command = commands.encode(commands.Cancel(self.journal.nonces.next(), now()))
-        for actor in self.tree.below(self.key.path):
-            if actor.started and actor.status not in ENDED:
-                await self.broker.commands.send(self.journal.key_of(actor), command)
-                self.broker.news.nudge(self.key.tree, self.journal.nonce)
-        if self.key.path and not self.tree.cancel:  # ctx.abort() in a spread child: the run as a whole is meant
-            await self.broker.commands.send(ActorKey(*self.key.tree), command)
-            self.broker.news.nudge(self.key.tree, self.journal.nonce)
-        if self.tree.root.status not in ENDED:
-            await self.record(self.tree.root, [Finished("canceled", now())])
-
-    async def _give_up(self) -> None:
-        message = f"the run took its worker down {self.tree.takeovers} times in a row without progress"
-        error: dict[str, Any] = {"type": "Poisoned", "message": message, "attributes": {}, "cause": None}
-        await self.record(self.tree.root, [Finished("failed", now(), error=error)])
-        await self.broker.triggers.bury("poison", self.key.workflow, self.delivery.body, {"noria-run": self.key.run}, message)
 
     async def _rest(self) -> None:
         """After the resting fact: record, then news; the acknowledgement is the caller's."""
@@ -347,7 +268,7 @@ class Activation:
     async def answer(self, actor: Actor, fact: Answered) -> None:
         """A loop's answer is packed with the next fact where that is on the same chain; others are stored at once,
         so that no successor can come to another answer than the children that began by it."""
-        unit = self.unit(actor.path)
+        unit = self.places.unit(actor.path)
         assert isinstance(unit, Workflow)
         entry = unit.entries[actor.position]
         if isinstance(entry, LoopEntry) and isinstance(entry.unit, Step) and self._goes_on_here(unit, actor, entry, fact):

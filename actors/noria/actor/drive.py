@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 async def drive(activation: Activation, actor: Actor) -> str:
     """Run an actor until it rests; its status then."""
-    unit = activation.unit(actor.path)
+    unit = activation.places.unit(actor.path)
     if isinstance(unit, Workflow) and actor.path and actor.last == 0:
         await _begin_nested(activation, actor, unit)
     rested: dict[str, str] | None = None

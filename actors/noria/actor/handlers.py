@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from noria.contract.facts import Writes
 from noria.contract.values import plain
-from noria.errors import StepTimeout
+from noria.errors import NoriaError, StepTimeout
 from noria.machine.state import Actor, live, segment, split
 from noria.workflow.context import Context
 from noria.workflow.functions import UserFunction
@@ -33,7 +33,7 @@ class LiveContext(Context):
         super().__init__()
         self._activation, self._actor, self._step = activation, actor, step
         key = activation.key
-        self.run_id, self.workflow_id = key.run, activation.workflow_of(actor).id
+        self.run_id, self.workflow_id = key.run, activation.places.workflow_of(actor).id
         self.step_id = step.id if step is not None else entry
         self.path = tuple(actor.path.split(".")) if actor.path else ()
         self.resource_id, self.attempt, self.iteration = activation.tree.resource_id, attempt, rounds
@@ -56,7 +56,8 @@ class LiveContext(Context):
 
     @property
     def init_data(self) -> Any:
-        return self._activation.init_data(self._actor)
+        scope = self._activation.places.scope(self._activation.tree, self._actor)
+        return self._actor.init if scope is None else scope.input
 
     @property
     def idempotency_key(self) -> str:
@@ -75,11 +76,11 @@ class LiveContext(Context):
         values = {**live(self._activation.tree.state), **self._patch}
         if self._step is not None and self._step.state_type is not None:
             return self._step.parse_state(values)
-        return self._activation.workflow_of(self._actor).parse_state(values)
+        return self._activation.places.workflow_of(self._actor).parse_state(values)
 
     def step_result(self, step: Any, default: Any = None) -> Any:
         wanted = step if isinstance(step, str) else step.id
-        found = self._activation.result_of(self._actor, wanted)
+        found = result_of(self._activation, self._actor, wanted)
         return default if found is None else found[0]
 
     async def write(self, data: Any) -> None:
@@ -128,10 +129,15 @@ async def _call_step(activation: Activation, step: Step, value: Any, context: Li
 
 def result_of(activation: Activation, actor: Actor, step: str) -> tuple[Any] | None:
     """The output of a step that succeeded in the actor's workflow, in a tuple; None when there is none."""
-    record = actor.steps.get(step)
+    scope = activation.places.scope(activation.tree, actor)
+    if scope is None:
+        raise NoriaError(
+            "step_result() cannot see the parent from a child that was spread: hand the value on in the item, or use placement='local'"
+        )
+    record = scope.steps.get(step)
     if record is not None:
         return (record.output,) if record.status == "success" else None
-    for path in reversed(actor.children.get(step, [])):
+    for path in reversed(scope.children.get(step, [])):
         child = activation.tree.actors.get(path)
         if child is not None and child.status == "success":
             return (child.output,)

@@ -34,7 +34,7 @@ ENGINE = (Fenced, Refused, BrokerUnavailable, AbortSignal)  # not the user's fai
 
 async def run_step(activation: Activation, actor: Actor, task: RunStep) -> None:
     """Call a step, again as its Retry says, and record how it ended."""
-    step, workflow = task.step, activation.workflow_of(actor)
+    step, workflow = task.step, activation.places.workflow_of(actor)
     retry = step.retry or workflow.retry
     fact = _Attempts(task, now())
     while True:

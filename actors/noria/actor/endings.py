@@ -1,0 +1,65 @@
+"""Ends that no step brings about: a time-out, a cancel, a run that is given up."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from noria.clock import now
+from noria.contract import commands
+from noria.contract.facts import Finished
+from noria.contract.values import error_info
+from noria.errors import StepTimeout
+from noria.machine.state import ENDED
+from noria.ports import ActorKey
+
+if TYPE_CHECKING:
+    from noria.actor.activation import Activation
+
+
+def expiry(activation: Activation) -> asyncio.TimerHandle | None:
+    """Wakes the activation up at the workflow's timeout: wall time since the start, suspensions excluded."""
+    tree, timeout = activation.tree, activation.workflow.timeout_seconds
+    if timeout is None or tree.created_at is None or activation.key.path:
+        return None
+    records = [s for a in tree.actors.values() for s in a.steps.values()]
+    parked = sum(s.resumed_at - s.suspended_at for s in records if s.resumed_at is not None and s.suspended_at is not None)
+    if tree.root.status == "suspended" and tree.updated_at is not None:
+        parked += now() - tree.updated_at
+    left = tree.created_at + timeout + max(0.0, parked) - now()
+    return asyncio.get_running_loop().call_later(max(0.0, left), activation.expire)
+
+
+async def time_out(activation: Activation) -> None:
+    """The run took longer than its workflow allows: it fails."""
+    await activation.stop()
+    workflow = activation.workflow
+    error = error_info(StepTimeout(f"workflow {workflow.id!r} took longer than {workflow.timeout_seconds} s"))
+    if activation.tree.root.status not in ENDED:
+        await activation.record(activation.tree.root, [Finished("failed", now(), error=error)])
+
+
+async def cancel(activation: Activation) -> None:
+    """Stop what runs here, tell the children that live elsewhere, and end as canceled."""
+    tree, key, journal = activation.tree, activation.key, activation.journal
+    activation.cancelled.set()
+    await activation.stop()
+    command = commands.encode(commands.Cancel(journal.nonces.next(), now()))
+    for actor in tree.below(key.path):
+        if actor.started and actor.status not in ENDED:
+            await activation.broker.commands.send(journal.key_of(actor), command)
+            activation.broker.news.nudge(key.tree, journal.nonce)
+    if key.path and not tree.cancel:  # ctx.abort() in a spread child: the run as a whole is meant
+        await activation.broker.commands.send(ActorKey(*key.tree), command)
+        activation.broker.news.nudge(key.tree, journal.nonce)
+    if tree.root.status not in ENDED:
+        await activation.record(tree.root, [Finished("canceled", now())])
+
+
+async def give_up(activation: Activation) -> None:
+    """The run took its worker down again and again: it fails, with a dead letter."""
+    key, tree = activation.key, activation.tree
+    message = f"the run took its worker down {tree.takeovers} times in a row without progress"
+    error: dict[str, Any] = {"type": "Poisoned", "message": message, "attributes": {}, "cause": None}
+    await activation.record(tree.root, [Finished("failed", now(), error=error)])
+    await activation.broker.triggers.bury("poison", key.workflow, activation.delivery.body, {"noria-run": key.run}, message)
