@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 import re
-import uuid
+
+from noria.chance import token
 
 RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -15,7 +15,7 @@ NAMESPACE = re.compile(r"[a-z][a-z0-9-]*")
 
 def run_id() -> str:
     """A new run id."""
-    return uuid.uuid4().hex
+    return token(16).hex()
 
 
 def event_run_id(source: str, event_id: str) -> str:
@@ -27,7 +27,7 @@ class Nonces:
     """Unique names of activations and messages of one process: a random prefix and a counter."""
 
     def __init__(self) -> None:
-        self._prefix = os.urandom(6).hex()
+        self._prefix = token(6).hex()
         self._count = itertools.count(1)
 
     def next(self) -> str:

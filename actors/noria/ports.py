@@ -178,6 +178,22 @@ class Triggers(Protocol):
     async def dead(self, limit: int = 100) -> Sequence[tuple[int, str, Mapping[str, str], bytes]]: ...
 
 
+class Operations(Protocol):
+    """What an operator asks: is everything there, and does it work?"""
+
+    async def plan(self) -> list[str]:
+        """What `apply` would do, a line each."""
+        ...
+
+    async def apply(self) -> list[str]:
+        """Create what is missing, change what differs; what was done."""
+        ...
+
+    async def check(self) -> list[tuple[str, bool, str]]:
+        """(name, ok, detail and fix) of the server and of each thing that must be there."""
+        ...
+
+
 class Broker(Protocol):
     """All ports together, on one connection."""
 
@@ -191,6 +207,7 @@ class Broker(Protocol):
     catalogue: Catalogue
     news: News
     triggers: Triggers
+    operations: Operations
 
     async def provision(self) -> None: ...
     async def close(self) -> None: ...

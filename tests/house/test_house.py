@@ -57,3 +57,9 @@ def test_only_the_clock_reads_the_clock() -> None:
     for path in (ROOT / "actors").rglob("*.py"):
         if path.name not in ("clock.py", "progress.py"):
             assert not re.search(r"\btime\.(time|monotonic)\(|datetime\.now\(", path.read_text(encoding="utf-8")), path
+
+
+def test_only_chance_takes_chances() -> None:
+    for path in (ROOT / "actors").rglob("*.py"):
+        if path.name not in ("chance.py", "embedded.py") and "testing" not in path.parts:
+            assert not re.search(r"\brandom\.|\bos\.urandom\(|\buuid\.", path.read_text(encoding="utf-8")), path

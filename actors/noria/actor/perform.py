@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from noria.actor.handlers import LiveContext, call, call_step
 from noria.actor.journal import Fenced
+from noria.chance import fraction
 from noria.clock import now
 from noria.contract import commands
 from noria.contract.facts import Answered, Fact, Finished, StepEnded, StepSuspended, StepWaiting
@@ -40,7 +40,7 @@ async def run_step(activation: Activation, actor: Actor, task: RunStep) -> None:
     while True:
         outcome = await _try(activation, actor, task, fact)
         if isinstance(outcome, Exception):
-            pause = None if _final(outcome, retry, fact.made) else retry.pause(fact.made, random.random())
+            pause = None if _final(outcome, retry, fact.made) else retry.pause(fact.made, fraction())
             if pause is None:
                 log.error("step %r of run %s failed: %s: %s", step.id, activation.key.run, type(outcome).__name__, outcome)
                 outcome = fact.failed(outcome)

@@ -13,7 +13,7 @@ from noria.broker.signals import NatsNews, NatsTimers, NatsTriggers
 from noria.broker.stores import NatsBlobs, NatsCatalogue, NatsRecords
 from noria.broker.topology import Topology
 from noria.contract.subjects import Subjects
-from noria.ports import Blobs, Catalogue, Commands, Log, News, Records, Timers, Triggers
+from noria.ports import Blobs, Catalogue, Commands, Log, News, Operations, Records, Timers, Triggers
 
 DEFAULT_URL = "nats://127.0.0.1:4222"
 
@@ -33,6 +33,7 @@ class NatsBroker:
         self.catalogue: Catalogue = NatsCatalogue(connection, self.subjects)
         self.news: News = NatsNews(connection, self.subjects)
         self.triggers: Triggers = NatsTriggers(connection, self.subjects)
+        self.operations: Operations = self.topology
         connection.stream_of = self._stream_of
 
     def _stream_of(self, subject: str) -> str:

@@ -10,7 +10,6 @@ import asyncio
 import base64
 import itertools
 import logging
-import random
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -21,6 +20,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
+from noria.chance import fraction
 from noria.clock import monotonic
 from noria.errors import BrokerUnavailable, NoriaError
 from noria.limits import ANSWER_SECONDS, PATIENCE_SECONDS
@@ -256,7 +256,7 @@ class Connection:
         elif monotonic() > end or self.client.is_closed:
             _fail(result, BrokerUnavailable(f"{self.shown} did not acknowledge a message on {subject} in time: {error or 'no answer'}"))
         else:
-            await asyncio.sleep(0.1 + random.random() * 0.1)
+            await asyncio.sleep(0.1 + fraction() * 0.1)
             self._again(result, subject, body, lines, end, True)
 
     def _again(self, result: asyncio.Future[int], subject: str, body: bytes, lines: Headers, end: float, again: bool) -> None:

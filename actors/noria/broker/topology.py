@@ -34,7 +34,7 @@ def streams(subjects: Subjects, replicas: int = 1) -> list[dict[str, Any]]:
 
 
 class Topology:
-    """Provisions one namespace, once per process."""
+    """ports.Operations of one namespace; provisions it, once per process."""
 
     def __init__(self, connection: Connection, subjects: Subjects, replicas: int = 1) -> None:
         self.connection, self.subjects, self.replicas = connection, subjects, replicas
@@ -53,7 +53,6 @@ class Topology:
         self._ready = True
 
     async def plan(self) -> list[str]:
-        """What `apply` would do, a line each."""
         lines: list[str] = []
         for wanted in streams(self.subjects, self.replicas):
             info = await self.connection.api(f"STREAM.INFO.{wanted['name']}")
@@ -64,7 +63,6 @@ class Topology:
         return lines
 
     async def apply(self) -> list[str]:
-        """Create what is missing and change what differs; what was done."""
         lines = await self.plan()
         for wanted in streams(self.subjects, self.replicas):
             info = await self.connection.api(f"STREAM.INFO.{wanted['name']}")
@@ -77,6 +75,17 @@ class Topology:
             if "error" in answer:
                 raise NoriaError(f"stream {wanted['name']}: {answer['error'].get('description')}")
         return lines
+
+    async def check(self) -> list[tuple[str, bool, str]]:
+        found = [("server", True, f"nats-server {self.connection.client.connected_server_version} at {self.connection.shown}")]
+        enabled = "error" not in await self.connection.api("INFO")
+        found.append(("jetstream", enabled, "enabled" if enabled else "not enabled: start the server with -js"))
+        for wanted in streams(self.subjects, self.replicas) if enabled else ():
+            info = await self.connection.api(f"STREAM.INFO.{wanted['name']}")
+            missing = "error" in info
+            detail = "missing: noria infra apply" if missing else f"{info['state']['messages']} messages, replicas {info['config']['num_replicas']}"
+            found.append((str(wanted["name"]), not missing, detail))
+        return found
 
 
 def _differences(have: dict[str, Any], want: dict[str, Any]) -> list[tuple[str, Any]]:

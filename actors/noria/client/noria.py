@@ -8,7 +8,7 @@ import signal
 from types import TracebackType
 from typing import Any
 
-from noria.broker import NatsBroker, connect_broker
+from noria.broker import connect_broker
 from noria.client.operations import Infra, check_up
 from noria.client.run import Run
 from noria.client.runs import Runs, Workflows
@@ -16,14 +16,15 @@ from noria.client.waiting import Waiting
 from noria.contract.results import RunResult
 from noria.embedded import EmbeddedServer, start_server
 from noria.errors import NoriaError
+from noria.ports import Broker
 from noria.worker import Worker
 from noria.workflow.builder import Workflow
 
 
 class Noria:
-    """A namespace on a NATS server. Made by `Noria.embedded()` or `Noria.connect()`."""
+    """A namespace on a broker. Made by `Noria.embedded()`, `Noria.connect()` or `noria.testing.simulated()`."""
 
-    def __init__(self, broker: NatsBroker) -> None:
+    def __init__(self, broker: Broker) -> None:
         self.broker, self.url, self.namespace = broker, broker.url, broker.namespace
         self.registry: dict[str, Workflow] = {}
         self.waiting = Waiting(broker)
