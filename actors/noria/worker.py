@@ -39,7 +39,7 @@ class Worker:
         if lease <= 0 or concurrency < 1 or grace < 0:
             raise DefinitionError("a worker needs lease > 0, concurrency >= 1 and grace >= 0")
         self.client, self.workflows, self.runs, self.steps = client, with_nested(workflows), runs, steps
-        self.host = Host(client.broker, client, self.workflows, concurrency, lease, grace)
+        self.host = Host(client.broker, client, self.workflows, concurrency, lease, grace, client.observer)
         self._triggers: Receiver | None = None
 
     async def __aenter__(self) -> Worker:

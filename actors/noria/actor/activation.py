@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextvars import copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from noria import runlog
 from noria.actor import endings, parcels, resting
 from noria.actor.drive import drive
 from noria.actor.journal import Fenced, Journal
@@ -20,7 +23,7 @@ from noria.limits import FIRST_RECORD_SECONDS, POISON_TAKEOVERS, RECORD_EVERY_FA
 from noria.machine.fold import fold_command
 from noria.machine.lease import judge
 from noria.machine.state import ENDED, RESTING, Actor, Tree
-from noria.ports import Delivery, Refused
+from noria.ports import Delivery, Refused, Stretch
 from noria.workflow.builder import Workflow
 from noria.workflow.context import AbortSignal
 from noria.workflow.entries import LoopEntry, MapEntry, SleepEntry, ThenEntry
@@ -51,6 +54,7 @@ class Activation:
         self.revision: int | None = None  # of the run's record; a spread child has none
         self.recorded = 0  # the root's last fact that the record included when it was read
         self.places = Places(workflow, self.key.path)
+        self.stretch: Stretch | None = None  # what telemetry watches
         self._main: asyncio.Task[str] | None = None
         self._signal: asyncio.Future[None] | None = None
         self._woken = False
@@ -58,12 +62,13 @@ class Activation:
         self._saved_facts = 0
 
     async def in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self.host.threads, function, *args)
+        return await asyncio.get_running_loop().run_in_executor(self.host.threads, copy_context().run, partial(function, *args))
 
     # The delivery -----------------------------------------------------------------------------------------------
 
     async def attend(self) -> None:
         """Judge the delivery, host if the rules say so, until it is acknowledged or left to another."""
+        runlog.current.set(self.key.tree)
         pause, hosted_as, fresh = 0.02, None, self.host.is_fresh(self.delivery)
         while True:
             await self._load(fresh)
@@ -134,10 +139,12 @@ class Activation:
 
     async def _host(self, fresh: bool) -> bool:
         """True when the actor rests and the delivery is acknowledged; False when somebody else wrote."""
-        root, first_record, expiry = self.tree.root, None, endings.expiry(self)
+        root, first_record, expiry, status = self.tree.root, None, endings.expiry(self), "active"
         self.journal.in_seen = max([s for s, path in self.tree.pending if path == self.key.path] + [root.in_seen])
         await self.host.take_slot(self)
         self.tree.hosted = True
+        if self.host.observer is not None:
+            self.stretch = self.journal.watched_by(self.host.observer.hosts(self.delivery, self.tree.traceparent))
         try:
             if root.last == 0 and self.key.path == "":
                 self.journal.opening[""] = [Started(root.input, self.tree.resource_id, now())]
@@ -153,6 +160,7 @@ class Activation:
                 await self._run()
             await self._rest()
             self.delivery.ack()
+            status = root.status
             return True
         except (Refused, Fenced):
             return False
@@ -161,6 +169,8 @@ class Activation:
                 if timer is not None:
                     timer.cancel()
             await self.stop()
+            if self.stretch is not None:
+                self.stretch.end(status)
             self.host.free_slot(self)
 
     async def _run(self) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 from noria.clock import now
 from noria.contract import commands
@@ -14,11 +14,12 @@ from noria.machine.state import ENDED, RESTING, Actor, join, live, segment, spli
 from noria.machine.tasks import RunChildren
 from noria.ports import Refused
 from noria.workflow.entries import ForeachEntry, ParallelEntry
+from noria.workflow.steps import Step
 
 if TYPE_CHECKING:
     from noria.actor.activation import Activation
 
-Drive = Callable[["Activation", Actor], Awaitable[str]]
+Drive = Callable[["Activation", Actor], Coroutine[Any, Any, str]]
 
 
 async def run_children(activation: Activation, actor: Actor, task: RunChildren, drive: Drive) -> dict[str, str]:
@@ -99,12 +100,17 @@ class _Fanout:
                 self.activation.watching += 1
                 spread.append(child)
             else:
-                task = asyncio.ensure_future(self.drive(self.activation, child))
+                task = asyncio.ensure_future(self._watched(child, self.drive(self.activation, child)))
                 self.local[task] = seg
         if spread:
             if self.activation.watching == len(spread):
                 self.activation.wake()  # the first ones: the supervisor must begin to re-read
             await asyncio.gather(*(self._spread(child) for child in spread))
+
+    def _watched(self, child: Actor, work: Coroutine[Any, Any, str]) -> Coroutine[Any, Any, str]:
+        """A nested workflow has a span of its own; a step alone has its step's."""
+        stretch, unit = self.activation.stretch, self.activation.places.unit(child.path)
+        return work if stretch is None or isinstance(unit, Step) else stretch.child(child.path, work)
 
     def _is_remote(self, child: Actor) -> bool:
         if child.started:
@@ -126,7 +132,7 @@ class _Fanout:
         activation, tree = self.activation, self.activation.tree
         start = commands.Start(
             activation.journal.nonces.next(), now(), child.input, tree.resource_id, live(tree.state), live(tree.context),
-            version=tree.version, traceparent=tree.traceparent, init=self.actor.input, member=child.member,
+            version=tree.version, traceparent=activation.journal.traceparent, init=self.actor.input, member=child.member,
         )  # fmt: skip
         await self._send(child, start, 0)
 

@@ -13,7 +13,7 @@ from noria.clock import monotonic, now
 from noria.errors import BrokerUnavailable
 from noria.ids import Nonces
 from noria.limits import THREADS
-from noria.ports import ActorKey, Broker, Delivery, Receiver, RunKey
+from noria.ports import ActorKey, Broker, Delivery, Observer, Receiver, RunKey
 from noria.workflow.builder import Workflow
 
 log = logging.getLogger("noria.host")
@@ -23,11 +23,12 @@ class Host:
     """Takes deliveries of its workflows' commands and hosts what the rules give it, at most `concurrency` at once."""
 
     def __init__(
-        self, broker: Broker, client: Any, workflows: Iterable[Workflow], concurrency: int, lease: float, grace: float
-    ) -> None:
+        self, broker: Broker, client: Any, workflows: Iterable[Workflow], concurrency: int, lease: float, grace: float,
+        observer: Observer | None = None,
+    ) -> None:  # fmt: skip
         self.broker, self.client, self.concurrency, self.lease, self.grace = broker, client, concurrency, lease, grace
         self.workflows = {w.id: w for w in workflows}
-        self.nonces = Nonces()
+        self.nonces, self.observer = Nonces(), observer
         self.threads = ThreadPoolExecutor(THREADS, "noria-step")
         self.has_peers = False
         self._activations: dict[ActorKey, Activation] = {}
@@ -79,6 +80,8 @@ class Host:
         workflow = self.workflows.get(delivery.actor.workflow)
         if workflow is None or self._closing:
             return delivery.hand_back(1.0)
+        if self.observer is not None:
+            self.observer.delivered(delivery)
         current = self._activations.get(delivery.actor)
         if current is None:
             return self._begin(Activation(self, workflow, delivery))

@@ -14,7 +14,7 @@ from noria.ids import Nonces
 from noria.limits import MAX_INLINE_BYTES
 from noria.machine.fold import fold_message
 from noria.machine.state import Actor, Tree
-from noria.ports import ActorKey, Broker, Refused
+from noria.ports import ActorKey, Broker, Refused, Stretch
 
 
 class Fenced(Exception):
@@ -31,6 +31,17 @@ class Journal:
         self.opening: dict[str, list[Fact]] = {}  # packed with the next fact of an actor
         self._envelope = Envelope(broker.namespace, key.workflow, key.run, tree.traceparent)
         self._flying: set[asyncio.Future[int]] = set()
+        self._stretch: Stretch | None = None
+
+    def watched_by(self, stretch: Stretch) -> Stretch:
+        """Report appends from now on; the events continue its trace."""
+        self._stretch, self._envelope.traceparent = stretch, stretch.traceparent
+        return stretch
+
+    @property
+    def traceparent(self) -> str | None:
+        """What children elsewhere go on from."""
+        return self._envelope.traceparent
 
     def key_of(self, actor: Actor) -> ActorKey:
         return ActorKey(self.key.workflow, self.key.run, actor.path)
@@ -50,6 +61,8 @@ class Journal:
         if len(body) > MAX_INLINE_BYTES:
             body = await parcels.pack(self.broker, self.key.tree, body)
         future = self.broker.log.append(self.key_of(actor), body, actor.last)
+        if self._stretch is not None:
+            self._stretch.appended()
         try:
             sequence = await asyncio.shield(future)
         except asyncio.CancelledError:
@@ -73,6 +86,8 @@ class Journal:
 
     async def _refused(self, actor: Actor, message: FactMessage, body: bytes) -> None:
         """Go on if the chain only aged out; adopt what a former host's in-place child recorded; else give way."""
+        if self._stretch is not None:
+            self._stretch.conflict()
         key = self.key_of(actor)
         if actor.last and await self.broker.log.last(key) is None:
             sequence = await self.broker.log.append(key, body, 0)

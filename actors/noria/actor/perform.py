@@ -38,7 +38,8 @@ async def run_step(activation: Activation, actor: Actor, task: RunStep) -> None:
     retry = step.retry or workflow.retry
     fact = _Attempts(task, now())
     while True:
-        outcome = await _try(activation, actor, task, fact)
+        work = _try(activation, actor, task, fact)
+        outcome = await (work if activation.stretch is None else activation.stretch.step(step.id, actor.path, fact.made, work))
         if isinstance(outcome, Exception):
             pause = None if _final(outcome, retry, fact.made) else retry.pause(fact.made, fraction())
             if pause is None:
@@ -197,6 +198,8 @@ async def run_sleep(activation: Activation, actor: Actor, task: RunSleep) -> Non
     else:
         started_at = actor.steps[entry.id].started_at or started_at
     fact = StepEnded(entry.id, "success", started_at, now(), actor.prev, counts=False)
+    if activation.stretch is not None:
+        activation.stretch.slept(entry.id, actor.path, started_at, fact.ended_at)
     return await activation.record(actor, _with_end(fact, task.final))
 
 

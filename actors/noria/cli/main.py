@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from noria import runlog
 from noria.cli import runs
 from noria.cli.output import coloured, err, out, print_json, print_result
 from noria.cli.progress import Progress
@@ -26,7 +27,9 @@ Targets = Annotated[list[str], typer.Argument(help="MODULE:ATTR or FILE.py:ATTR"
 
 def main() -> None:
     """The entry point."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.WARNING, format=runlog.FORMAT)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(runlog.RunFilter())
     app()
 
 

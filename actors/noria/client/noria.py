@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any
 
+from noria import telemetry
 from noria.broker import connect_broker
 from noria.client.operations import Infra, check_up
 from noria.client.run import Run
@@ -16,7 +18,7 @@ from noria.client.waiting import Waiting
 from noria.contract.results import RunResult
 from noria.embedded import EmbeddedServer, start_server
 from noria.errors import NoriaError
-from noria.ports import Broker
+from noria.ports import Broker, Observer, RunKey
 from noria.worker import Worker
 from noria.workflow.builder import Workflow
 
@@ -29,6 +31,23 @@ class Noria:
         self.registry: dict[str, Workflow] = {}
         self.waiting = Waiting(broker)
         self.runs, self.workflows, self.infra = Runs(self), Workflows(self), Infra(broker)
+        self._observer: Observer | None = None
+
+    @property
+    def observer(self) -> Observer | None:
+        """Who watches: one of your own, else OpenTelemetry as soon as this process has a provider for it."""
+        if self._observer is None:
+            self._observer = telemetry.installed()
+        return self._observer
+
+    @observer.setter
+    def observer(self, observer: Observer | None) -> None:
+        self._observer = observer
+
+    def traced(self, verb: str, run: RunKey, traceparent: str | None = None) -> AbstractContextManager[str | None]:
+        """Around the sending of a command: gives the traceparent that it carries."""
+        observer = self.observer
+        return nullcontext(traceparent) if observer is None else observer.sends(verb, run, traceparent)
 
     @staticmethod
     def embedded(

@@ -110,10 +110,9 @@ class Run:
                         given = {**given, **plain(workflow.parse_state(given))}
                     carried = workflow.parse_context(carried)
             version = workflow.version if workflow is not None else "1"
-            start = commands.Start(
-                ids.run_id(), now(), data, self.resource_id, given, carried, per_step, version, traceparent
-            )  # fmt: skip
-            return await self._send_start(start)
+            with self._noria.traced("start", self._key, traceparent) as traced:
+                start = commands.Start(ids.run_id(), now(), data, self.resource_id, given, carried, per_step, version, traced)
+                return await self._send_start(start)
 
         return begin
 
@@ -187,9 +186,10 @@ class Run:
                 value = self._checked(found, data)
                 first = first or found
                 resume = commands.Resume(ids.run_id(), now(), [(t.actor, t.step) for t in found], value, plain(context or {}), per_step)
-                body = await parcels.pack(self._broker, self._key, commands.encode(resume))
                 try:
-                    sequence = await self._broker.commands.send(key, body, last.sequence if last is not None else 0)
+                    with self._noria.traced("resume", self._key) as resume.traceparent:
+                        body = await parcels.pack(self._broker, self._key, commands.encode(resume))
+                        sequence = await self._broker.commands.send(key, body, last.sequence if last is not None else 0)
                 except Refused:
                     first = found
                     continue
@@ -240,8 +240,9 @@ class Run:
                 raise
 
     async def _send_cancel(self) -> int:
-        command = commands.encode(commands.Cancel(ids.run_id(), now()))
-        sequence = await self._broker.commands.send(ActorKey(*self._key), command)
+        with self._noria.traced("cancel", self._key) as traced:
+            command = commands.encode(commands.Cancel(ids.run_id(), now(), traced))
+            sequence = await self._broker.commands.send(ActorKey(*self._key), command)
         self._broker.news.nudge(self._key, "client")
         return sequence
 

@@ -40,6 +40,7 @@ class Resume:
     data: Any = None
     context: dict[str, Any] = field(default_factory=dict[str, Any])
     per_step: bool = False
+    traceparent: str | None = None
 
 
 @dataclass(slots=True)
@@ -49,6 +50,7 @@ class Cancel:
     kind: ClassVar[str] = "cancel"
     id: str
     at: float
+    traceparent: str | None = None
 
 
 @dataclass(slots=True)
