@@ -173,12 +173,33 @@ class Trigger(Protocol):
     def hand_back(self, delay: float = 0.0) -> None: ...
 
 
+class Letter(NamedTuple):
+    """A dead letter: what could not be processed, as it came, and why.
+
+    `kind`: trigger, poison, command or record. `headers` are the original ones, names in lower case. `cut`: it was too
+    large to be kept whole, so body and headers are not what came. `time` is epoch seconds.
+    """
+
+    sequence: int
+    kind: str
+    workflow: str
+    reason: str
+    headers: Mapping[str, str]
+    body: bytes
+    time: float
+    cut: bool = False
+
+
 class Triggers(Protocol):
-    """Laws: a published trigger is delivered until acknowledged; what is put into the dead stream stays there."""
+    """Laws: a published trigger is delivered until acknowledged; what is put into the dead stream stays there;
+    `dead` gives the letters after a sequence, oldest first, at most `limit`."""
 
     async def receive(self, on_trigger: Callable[[Trigger], Awaitable[None]]) -> Receiver: ...
+    async def publish(self, workflow: str, body: bytes, headers: Mapping[str, str]) -> None: ...
     async def bury(self, kind: str, workflow: str, body: bytes, headers: Mapping[str, str], reason: str) -> None: ...
-    async def dead(self, limit: int = 100) -> Sequence[tuple[int, str, Mapping[str, str], bytes]]: ...
+    async def dead(
+        self, after: int = 0, limit: int = 100, *, kind: str | None = None, workflow: str | None = None
+    ) -> Sequence[Letter]: ...
 
 
 class Operations(Protocol):

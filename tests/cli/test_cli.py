@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
 import uuid
 from pathlib import Path
+from typing import Any
+
+from noria import Noria
+from noria.ports import Trigger
 
 ROOT = Path(__file__).parents[2]
 NORIA = [sys.executable, "-c", "from noria.cli.main import main; main()"]
@@ -97,3 +102,45 @@ def test_operating_on_a_server(server_url: str, tmp_path: Path) -> None:
 
 def test_a_graph_needs_no_server() -> None:
     assert cli("workflows", "graph", "examples/order.py:order").stdout.startswith("flowchart TD")
+
+
+async def test_dead_letters_are_listed_shown_and_replayed(noria: Noria, server_url: str, tmp_path: Path) -> None:
+    await noria.broker.provision()
+    event = json.dumps({"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "data": {"sku": "wheel"}}).encode()
+    await noria.broker.triggers.bury("trigger", "order", event, {"ce-x": "[b]ü", "nats-msg-id": "seen"}, "no [red]workflow[/red]")
+    await noria.broker.triggers.bury("command", "order", b"\xff\x00", {}, "not a command")
+    where = ("--server", server_url, "--namespace", noria.namespace)
+
+    async def ask(*args: str) -> Any:
+        done = await asyncio.to_thread(cli, "dead", *args, *where, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    letters = await ask("list")
+    assert [(each["kind"], each["workflow"], each["reason"]) for each in letters] == [
+        ("trigger", "order", "no [red]workflow[/red]"), ("command", "order", "not a command"),
+    ]  # fmt: skip
+    assert await ask("list", "--kind", "trigger", "--limit", "1") == letters[:1]
+    assert await ask("list", "--after", str(letters[0]["sequence"])) == letters[1:]
+    shown = await ask("show", str(letters[0]["sequence"]))
+    assert json.loads(shown["body"])["data"] == {"sku": "wheel"} and shown["headers"]["ce-x"] == "[b]ü"
+    assert (await ask("show", str(letters[1]["sequence"])))["body_base64"] == "/wA="
+    people = await asyncio.to_thread(cli, "dead", "list", *where)
+    assert people.returncode == 0 and "[red]" in people.stdout
+    assert await ask("replay", str(letters[0]["sequence"])) == [{"sequence": letters[0]["sequence"], "run_id": None}]
+    came: list[Trigger] = []
+
+    async def take(trigger: Trigger) -> None:
+        came.append(trigger)
+        trigger.ack()
+
+    receiver = await noria.broker.triggers.receive(take)
+    async with asyncio.timeout(5):
+        while not came:
+            await asyncio.sleep(0.01)
+    await receiver.close()
+    assert (came[0].body, came[0].headers) == (event, {"ce-x": "[b]ü"})
+    refused = await asyncio.to_thread(cli, "dead", "replay", str(letters[1]["sequence"]), *where)
+    assert refused.returncode == 2 and "cannot be replayed" in refused.stderr
+    unknown = await asyncio.to_thread(cli, "dead", "show", "999", *where)
+    assert unknown.returncode == 2 and "noria dead list" in unknown.stderr

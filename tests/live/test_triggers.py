@@ -69,7 +69,7 @@ async def test_what_cannot_start_a_run_is_buried_with_the_reason(noria: Noria, s
             await asyncio.sleep(0.05)
         assert (await noria.runs.list()).total == 0
         assert (await noria.run(flow, {"name": "still alive"})).status == "success"
-    reasons = sorted(headers["Noria-Reason"] for _, _, headers, _ in dead)
+    reasons = sorted(letter.reason for letter in dead)
     assert len(dead) == 4 and any("name" in r and "Invalid input" in r for r in reasons)
     assert any("'nobody'" in r and "'greet'" in r for r in reasons) and sum("not a CloudEvent" in r for r in reasons) == 2
-    assert b"\xff\x00 not json" in [body for *_, body in dead]
+    assert b"\xff\x00 not json" in [letter.body for letter in dead]

@@ -19,7 +19,7 @@ from noria.clock import now
 from noria.contract import commands
 from noria.contract.facts import Answered, Fact, Rested, Started
 from noria.errors import BrokerUnavailable, NoriaError
-from noria.limits import FIRST_RECORD_SECONDS, POISON_TAKEOVERS, RECORD_EVERY_FACTS
+from noria.limits import FIRST_RECORD_SECONDS, POISON_TAKEOVERS, RECORD_EVERY_FACTS, SUSPECT_TAKEOVERS
 from noria.machine.fold import fold_command
 from noria.machine.lease import judge
 from noria.machine.state import ENDED, RESTING, Actor, Tree
@@ -80,6 +80,10 @@ class Activation:
                         await resting.save(self)  # the former host may have died before it could
                     return self.delivery.ack()
                 case "host":
+                    if self._is_suspect(fresh) and not self.host.trial.enter(self):
+                        self.host.sidestep(self)
+                        await self._nap(self.host.lease)
+                        continue
                     if await self._host(fresh):
                         return None
                     hosted_as, fresh = self.journal.nonce, False
@@ -87,6 +91,7 @@ class Activation:
                     if self._swap():
                         hosted_as = None
                         continue
+                    self.host.trial.leave(self)
                     self.host.sidestep(self)
                     self.broker.news.nudge(self.key.tree, self.journal.nonce)
                     await self._nap(pause)
@@ -104,6 +109,14 @@ class Activation:
             self.tree, self.recorded = loaded.tree, loaded.recorded
             self.revision = loaded.revision if self.key.path == "" else None
         self.journal = Journal(self.broker, self.key, self.tree, self.delivery.sequence, self.host.nonces)
+
+    def _is_suspect(self, fresh: bool) -> bool:
+        """Whether this would be one more take-over of a run that was taken over before without progress."""
+        return not fresh and self._takes_over and SUSPECT_TAKEOVERS <= self.tree.takeovers + 1 <= POISON_TAKEOVERS and not self.tree.cancel
+
+    @property
+    def _takes_over(self) -> bool:
+        return self.delivery.count > 1 or self.tree.root.status == "active"
 
     def _swap(self) -> bool:
         """This process may hold the very delivery that may host: a waiting one must not stand before it."""
@@ -148,7 +161,7 @@ class Activation:
         try:
             if root.last == 0 and self.key.path == "":
                 self.journal.opening[""] = [Started(root.input, self.tree.resource_id, now())]
-            if not fresh and (self.delivery.count > 1 or root.status == "active"):
+            if not fresh and self._takes_over:
                 self.recovered = True
                 await self.journal.take_over()
             elif self.key.path == "":
@@ -243,7 +256,13 @@ class Activation:
         for entry in await self.broker.commands.read(self.key, self.journal.in_seen):
             await fold(self.broker, tree, entry)
             self.journal.in_seen = entry.sequence
+        self._prove()
         self.stirred.set()
+
+    def _prove(self) -> None:
+        """A suspect that got on is none any more: another one's turn."""
+        if self.host.trial.suspect is self and not self.tree.takeovers:
+            self.host.trial.leave(self)
 
     async def stop(self) -> None:
         if self._main is not None and not self._main.done():
@@ -271,6 +290,7 @@ class Activation:
         if actor is self.tree.root and self.key.path == "" and (self.workflow.on_finish or self.workflow.on_error):
             await resting.call_back(self, facts)
         await self.journal.append(actor, facts)
+        self._prove()
         if self.tree.facts - self._saved_facts >= RECORD_EVERY_FACTS and self.key.path == "":
             self._saved_facts = self.tree.facts
             self.save_soon()

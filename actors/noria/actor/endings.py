@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from noria.clock import now
 from noria.contract import commands
-from noria.contract.facts import Finished
+from noria.contract.facts import Fact, Finished
 from noria.contract.values import error_info
 from noria.errors import StepTimeout
+from noria.limits import POISON_TAKEOVERS
 from noria.machine.state import ENDED
 from noria.ports import ActorKey
 
@@ -57,9 +58,20 @@ async def cancel(activation: Activation) -> None:
 
 
 async def give_up(activation: Activation) -> None:
-    """The run took its worker down again and again: it fails, with a dead letter."""
-    key, tree = activation.key, activation.tree
+    """The run took its worker down again and again: it fails, with a dead letter that can start it anew.
+
+    The letter goes first: a death in between buries twice, never not at all. Callbacks get one chance: it may be they
+    that take the worker down.
+    """
+    key, tree, broker = activation.key, activation.tree, activation.broker
     message = f"the run took its worker down {tree.takeovers} times in a row without progress"
     error: dict[str, Any] = {"type": "Poisoned", "message": message, "attributes": {}, "cause": None}
-    await activation.record(tree.root, [Finished("failed", now(), error=error)])
-    await activation.broker.triggers.bury("poison", key.workflow, activation.delivery.body, {"noria-run": key.run}, message)
+    began = (await broker.commands.read(ActorKey(*key.tree)))[:1]  # none: it aged out, so there is nothing to start anew
+    body = began[0].body if began else b""
+    where = {"noria-run": key.run} | ({"noria-path": key.path} if key.path else {})
+    await broker.triggers.bury("poison", key.workflow, body, where, message)
+    facts: list[Fact] = [Finished("failed", now(), error=error)]
+    if tree.takeovers == POISON_TAKEOVERS + 1:
+        await activation.record(tree.root, facts)
+    else:
+        await activation.journal.append(tree.root, facts)

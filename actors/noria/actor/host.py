@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from noria.actor.activation import Activation
+from noria.actor.trial import Trial
 from noria.clock import monotonic, now
 from noria.errors import BrokerUnavailable
 from noria.ids import Nonces
@@ -31,6 +32,7 @@ class Host:
         self.nonces, self.observer = Nonces(), observer
         self.threads = ThreadPoolExecutor(THREADS, "noria-step")
         self.has_peers = False
+        self.trial = Trial()
         self._activations: dict[ActorKey, Activation] = {}
         self._slots: set[Activation] = set()
         self._incoming: set[Activation] = set()  # not judged yet, or waiting for a slot: each may need one
@@ -114,6 +116,7 @@ class Host:
         except Exception:
             log.exception("run %s of workflow %r is handed back", activation.key.run, activation.key.workflow)
             activation.delivery.hand_back(1.0)
+        self.trial.leave(activation)
         self.sidestep(activation)
         del self._activations[activation.key]
         waiting = sorted(activation.others, key=lambda d: d.sequence)
@@ -153,6 +156,7 @@ class Host:
             receiver.top_up()
 
     def free_slot(self, activation: Activation) -> None:
+        self.trial.leave(activation)
         if activation in self._slots:
             self._slots.discard(activation)
             self._freed.set()

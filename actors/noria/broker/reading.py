@@ -64,25 +64,26 @@ async def last(connection: Connection, stream: str, subject: str) -> Message | N
         await asyncio.sleep(0.1)
 
 
-async def read(connection: Connection, stream: str, subject: str, after: int = 0) -> list[Message]:
-    """All messages of a subject (wildcards allowed) with a sequence above `after`, in order."""
+async def read(connection: Connection, stream: str, subject: str, after: int = 0, limit: int | None = None) -> list[Message]:
+    """All messages of a subject (wildcards allowed) with a sequence above `after`, in order; at most `limit` of them."""
     found: list[Message] = []
     end = monotonic() + PATIENCE_SECONDS
     while True:
         try:
-            page, more = await _page(connection, stream, subject, after)
+            size = BATCH if limit is None else min(BATCH, limit - len(found))
+            page, more = await _page(connection, stream, subject, after, size)
         except BrokerUnavailable:
             if monotonic() > end:
                 raise
             await asyncio.sleep(0.1)
             continue
         found += page
-        if not page or not (more or len(page) >= BATCH):
+        if not page or len(found) == limit or not (more or len(page) >= size):
             return found
         after = page[-1].sequence
 
 
-async def _page(connection: Connection, stream: str, subject: str, after: int) -> tuple[list[Message], bool]:
+async def _page(connection: Connection, stream: str, subject: str, after: int, size: int) -> tuple[list[Message], bool]:
     """Up to a batch, and whether the server stopped before it (it does at 64 MiB)."""
     page: list[Message] = []
     done: asyncio.Future[tuple[str, int]] = asyncio.get_running_loop().create_future()
@@ -95,7 +96,7 @@ async def _page(connection: Connection, stream: str, subject: str, after: int) -
         elif not done.done():
             done.set_result((status, int(headers.get("Nats-Num-Pending", "0"))))
 
-    wish: dict[str, Any] = {"seq": after + 1, "batch": BATCH, "next_by_subj": subject}
+    wish: dict[str, Any] = {"seq": after + 1, "batch": size, "next_by_subj": subject}
     stop = connection.ask_many(f"$JS.API.DIRECT.GET.{stream}", orjson.dumps(wish), arrived)
     try:
         status, pending = await asyncio.wait_for(done, ANSWER_SECONDS + 2)

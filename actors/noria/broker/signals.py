@@ -15,10 +15,11 @@ from noria.broker.connection import Connection
 from noria.broker.reading import Message, delivered, purge, read
 from noria.contract.subjects import Subjects
 from noria.errors import NoriaError
-from noria.ports import ActorKey, RunKey, Trigger
+from noria.limits import MAX_REASON
+from noria.ports import ActorKey, Letter, RunKey, Trigger
 
 log = logging.getLogger("noria.broker")
-REASON = "Noria-Reason"
+REASON, CUT, ORIGINAL = "Noria-Reason", "Noria-Truncated", "Noria-Original-"
 
 
 class NatsTimers:
@@ -116,18 +117,39 @@ class NatsTriggers:
         return pull
 
     async def bury(self, kind: str, workflow: str, body: bytes, headers: Mapping[str, str], reason: str) -> None:
-        lines = {REASON: reason, **{f"Noria-Original-{k}": v for k, v in headers.items()}}
-        text = "".join(f"{_one_line(k).replace(' ', '-').replace(':', '-')}: {_one_line(v)}\r\n" for k, v in lines.items())
+        text = _lines({REASON: _one_line(reason)[:MAX_REASON], **{f"{ORIGINAL}{k}": v for k, v in headers.items()}})
         limit = self.connection.client.max_payload - 64
         if len(body) + len(text.encode()) > limit:  # better cut than lost: a letter that cannot be buried comes again for ever
-            text = f"{REASON}: {_one_line(reason)}\r\nNoria-Truncated: {len(body)} bytes and the original headers\r\n"
+            text = _lines({REASON: _one_line(reason)[:MAX_REASON], CUT: f"{len(body)} bytes and the original headers"})
             body = body[: limit - len(text.encode())]
         await self.connection.append(self.subjects.dead_letter(kind, workflow), body, None, text.encode())
 
-    async def dead(self, limit: int = 100) -> Sequence[tuple[int, str, Mapping[str, str], bytes]]:
-        found: list[Message] = await read(self.connection, self.subjects.dead, f"{self.subjects.ns}.dead.>")
-        return [(m.sequence, m.subject, m.headers, m.body) for m in found[-limit:]]
+    async def publish(self, workflow: str, body: bytes, headers: Mapping[str, str]) -> None:
+        await self.connection.append(self.subjects.trigger(workflow), body, None, _lines(headers).encode())
+
+    async def dead(
+        self, after: int = 0, limit: int = 100, *, kind: str | None = None, workflow: str | None = None
+    ) -> Sequence[Letter]:
+        subject = self.subjects.dead_letter(kind or "*", workflow or "*")
+        return [_letter(m) for m in await read(self.connection, self.subjects.dead, subject, after, limit)]
+
+
+def _letter(message: Message) -> Letter:
+    kind, workflow = message.subject.rsplit(".", 2)[1:]
+    prefix, headers = ORIGINAL.lower(), {k.lower(): v for k, v in message.headers.items()}
+    original = {k[len(prefix) :]: v for k, v in headers.items() if k.startswith(prefix)}
+    reason, cut = headers.get(REASON.lower(), ""), CUT.lower() in headers
+    return Letter(message.sequence, kind, workflow, reason, original, message.body, message.time, cut)
+
+
+def _lines(headers: Mapping[str, str]) -> str:
+    """Header lines; names and values cannot smuggle in further ones."""
+    return "".join(f"{_one_line(k).replace(' ', '-').replace(':', '-')}: {_flat(v)}\r\n" for k, v in headers.items())
+
+
+def _flat(text: str) -> str:
+    return text.replace("\r", " ").replace("\n", " ").strip()
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())[:2000]
+    return " ".join(text.split())

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from noria import runlog
-from noria.cli import runs
+from noria.cli import dead, runs
 from noria.cli.output import coloured, err, out, print_json, print_result
 from noria.cli.progress import Progress
 from noria.cli.session import EXIT_OF_STATUS, FAILED, SUCCESS, AsJson, Namespace, Server, connected, execute, load_workflow, read_json
@@ -19,6 +19,7 @@ app = typer.Typer(name="noria", help="Durable workflows on NATS.", no_args_is_he
 workflows = typer.Typer(help="Workflows that were registered.", no_args_is_help=True)
 infra = typer.Typer(help="Streams and buckets.", no_args_is_help=True)
 app.add_typer(runs.app, name="runs")
+app.add_typer(dead.app, name="dead")
 app.add_typer(workflows, name="workflows")
 app.add_typer(infra, name="infra")
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from noria import telemetry
 from noria.broker import connect_broker
+from noria.client.dead import Dead
 from noria.client.operations import Infra, check_up
 from noria.client.run import Run
 from noria.client.runs import Runs, Workflows
@@ -31,6 +32,7 @@ class Noria:
         self.registry: dict[str, Workflow] = {}
         self.waiting = Waiting(broker)
         self.runs, self.workflows, self.infra = Runs(self), Workflows(self), Infra(broker)
+        self.dead = Dead(self)
         self._observer: Observer | None = None
 
     @property
