@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any, NamedTuple
 
@@ -35,24 +36,25 @@ async def load(broker: Broker, key: ActorKey) -> Loaded:
         revision, deleted = stored.revision, "tree" not in data
         tree = Tree.of(data["tree"]) if not deleted else tree
         recorded = tree.root.last
-    if stored is None or not await _is_current(broker, key, tree):
+    entries = None
+    if stored is not None and tree.root.status in RESTING:
+        entries = await _commands_since(broker, key, tree)
+    if entries is None:
         entries = await broker.log.read_tree(key, tree.cursor)
         entries += await broker.commands.read_tree(key, tree.root.in_seen)
-        for entry in sorted(entries, key=lambda e: e.sequence):
-            await fold(broker, tree, entry)
+    for entry in sorted(entries, key=lambda e: e.sequence):
+        await fold(broker, tree, entry)
     return Loaded(tree, revision, recorded, deleted)
 
 
-async def _is_current(broker: Broker, key: ActorKey, tree: Tree) -> bool:
-    """Whether the record says all: its last fact is the root chain's last, or that one aged out, and no command came since."""
-    root = tree.root
-    if root.status not in RESTING:
-        return False
-    last = await broker.log.last(key)
-    if last is not None and last.sequence != root.last:
-        return False
-    command = await broker.commands.last(key)
-    return command is None or command.sequence <= root.in_seen
+async def _commands_since(broker: Broker, key: ActorKey, tree: Tree) -> list[Stored] | None:
+    """The commands since the record of a resting root; None when it does not say all: a fact came after it.
+
+    While the root rests so do its children, and whatever wakes them comes by the root: no reading of the tree, which
+    scans. A root chain without a last fact aged out.
+    """
+    last, entries = await asyncio.gather(broker.log.last(key), broker.commands.read(key, tree.root.in_seen))
+    return entries if last is None or last.sequence == tree.root.last else None
 
 
 async def fold(broker: Broker, tree: Tree, entry: Stored) -> None:

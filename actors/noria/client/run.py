@@ -173,25 +173,26 @@ class Run:
 
         async def begin() -> int:
             await self._broker.provision()
-            key, first = ActorKey(*self._key), None
+            key, first, rival = ActorKey(*self._key), None, None
+            expected: int | None = None
             while True:
-                last = await self._broker.commands.last(key)
                 tree = (await load(self._broker, key)).tree
                 try:
                     found = targets(tree, wanted, label, index)
                 except NoriaError as error:
-                    if first is None or last is None:
+                    if first is None or rival is None:
                         raise _named(error, self.id) from None
-                    return await self._rival(last.body, last.sequence, first, data, error)
+                    return await self._rival(rival.body, rival.sequence, first, data, error)
                 value = self._checked(found, data)
                 first = first or found
                 resume = commands.Resume(ids.run_id(), now(), [(t.actor, t.step) for t in found], value, plain(context or {}), per_step)
                 try:
                     with self._noria.traced("resume", self._key) as resume.traceparent:
                         body = await parcels.pack(self._broker, self._key, commands.encode(resume))
-                        sequence = await self._broker.commands.send(key, body, last.sequence if last is not None else 0)
-                except Refused:
-                    first = found
+                        sequence = await self._broker.commands.send(key, body, tree.newest_command if expected is None else expected)
+                except Refused:  # somebody was faster, or the commands before aged out
+                    rival = await self._broker.commands.last(key)
+                    first, expected = found, rival.sequence if rival is not None else 0
                     continue
                 self._broker.news.nudge(self._key, "client")
                 return sequence

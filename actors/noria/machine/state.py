@@ -105,6 +105,11 @@ class Tree:
     def root(self) -> Actor:
         return self.actors[self.base]
 
+    @property
+    def newest_command(self) -> int:
+        """Sequence of the last command to the root: what the next one expects."""
+        return max([sequence for sequence, path in self.pending if path == self.base] + [self.root.in_seen])
+
     def actor(self, path: str) -> Actor:
         """The actor at `path`, made when it is not there yet; its input follows from its parent."""
         actor = self.actors.get(path)
