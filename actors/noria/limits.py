@@ -21,3 +21,4 @@ TOMBSTONE_SECONDS: Final = 86400  # a deleted run id stays taken
 MAX_RESULT_NEWS_BYTES: Final = 512 * 1024  # larger results are read, not told
 MAX_REASON: Final = 2000  # characters of a dead letter's reason
 CAUSE_DEPTH: Final = 10  # exception causes kept
+FOLLOW_WINDOW_BYTES: Final = 8 * 1024 * 1024  # what a slow reader of a stream holds before it is fetched again

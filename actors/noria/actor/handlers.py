@@ -9,9 +9,10 @@ from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from noria.contract.facts import Writes
-from noria.contract.values import plain
-from noria.errors import NoriaError, StepTimeout
+from noria.contract.values import as_dict, plain
+from noria.errors import InvalidInput, NoriaError, StepTimeout
 from noria.machine.state import Actor, live, segment, split
+from noria.machine.view import USAGE
 from noria.workflow.context import Context
 from noria.workflow.functions import UserFunction
 from noria.workflow.steps import Step
@@ -43,6 +44,7 @@ class LiveContext(Context):
         self.client, self.cancelled = activation.client, activation.cancelled
         self._context: dict[str, Any] | None = None
         self._context_before: dict[str, Any] = {}
+        self._usage: dict[str, int] = {}
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
@@ -84,20 +86,34 @@ class LiveContext(Context):
         return default if found is None else found[0]
 
     async def write(self, data: Any) -> None:
-        self._activation.journal.live("workflow-step-output", self._actor, self.step_id, {"output": plain(data)})
+        output = plain(data)
+        self._count(output)
+        await self._activation.journal.tell("workflow-step-output", self._actor, self.step_id, {"output": output})
 
     async def emit(self, type: str, data: Any = None) -> None:
-        self._activation.journal.live(type, self._actor, self.step_id, plain(data))
+        if type.startswith("workflow-"):
+            raise InvalidInput(f"ctx.emit({type!r}): names that begin with 'workflow-' are the engine's own; choose another")
+        await self._activation.journal.tell(type, self._actor, self.step_id, plain(data))
+
+    def _count(self, chunk: Any) -> None:
+        """Sum up the usage that an agent's last chunk tells."""
+        ending = as_dict(chunk) or {}
+        usage = as_dict(ending.get("usage")) if ending.get("type") == "finish" else None
+        for kind, tokens in (usage or {}).items():
+            if kind in USAGE and isinstance(tokens, int):
+                self._usage[kind] = self._usage.get(kind, 0) + tokens
 
     def writes(self) -> Writes | None:
-        """What the call did to state and request context; None when nothing."""
+        """What the call did to the run beside its output; None when nothing."""
         changed = removed = None
         if self._context is not None:
             before = self._context_before
             now = {k: plain(v) for k, v in self._context.items()}
             changed = {k: v for k, v in now.items() if k not in before or before[k] != v}
             removed = [k for k in before if k not in now]
-        return Writes(self._patch or None, changed, removed) if self._patch or changed or removed else None
+        if not (self._patch or changed or removed or self._usage):
+            return None
+        return Writes(self._patch or None, changed, removed, self._usage or None)
 
 
 async def call(activation: Activation, function: UserFunction, value: Any, context: LiveContext) -> Any:

@@ -9,7 +9,6 @@ from noria.actor import parcels
 from noria.actor.load import fold
 from noria.clock import now
 from noria.contract.facts import Envelope, Fact, FactMessage, TakenOver
-from noria.contract.values import as_dict
 from noria.ids import Nonces
 from noria.limits import MAX_INLINE_BYTES
 from noria.machine.fold import fold_message
@@ -109,11 +108,15 @@ class Journal:
     def _open(self, actor: Actor) -> bool:
         return actor.last > 0 and not actor.started and actor.status == "active"
 
-    def live(self, type: str, actor: Actor, step: str | None, data: Any) -> None:
-        """Tell observers; best effort, not awaited."""
+    def live(self, type: str, actor: Actor, step: str | None, data: dict[str, Any]) -> None:
+        """Tell observers; best effort, not awaited. What readers can restore from facts is left out when it is large."""
         body = self._envelope.encode_live(self.nonces.next(), type, actor.path, step, now(), data)
         if len(body) > MAX_INLINE_BYTES:
-            shortened = {**(as_dict(data) or {}), "input": None, "output": None, "truncated": True}
-            body = self._envelope.encode_live(self.nonces.next(), type, actor.path, step, now(), shortened)
+            rest = {name: value for name, value in data.items() if name not in ("input", "output")}
+            body = self._envelope.encode_live(self.nonces.next(), type, actor.path, step, now(), rest)
         self.broker.log.publish_live(self.key_of(actor), body)
 
+    async def tell(self, type: str, actor: Actor, step: str | None, data: Any) -> None:
+        """Tell observers what a step wants to say, whole whatever its size."""
+        body = self._envelope.encode_live(self.nonces.next(), type, actor.path, step, now(), data)
+        self.broker.log.publish_live(self.key_of(actor), await parcels.pack(self.broker, self.key.tree, body))

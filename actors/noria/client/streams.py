@@ -1,4 +1,4 @@
-"""The events of a run, from its log: stored entries in, RunEvents out."""
+"""Streams: the events of a run, live or from its log, and its outcome."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from noria.actor import parcels
 from noria.actor.load import load
-from noria.clock import aware
-from noria.contract import commands, facts
+from noria.client.events import EventReader
+from noria.clock import monotonic
 from noria.contract.events import RunEvent
-from noria.contract.facts import BlockEnded, Fact, Finished, Rested, StepEnded, StepSuspended, StepWaiting, iso
 from noria.contract.results import RunResult
-from noria.contract.values import loads
-from noria.errors import NoriaError
-from noria.machine.fold import fold_command, fold_message
-from noria.machine.state import ENDED, Tree, split
+from noria.errors import NoriaError, RunNotFound
+from noria.machine.state import ENDED, Tree
+from noria.machine.view import settled
 from noria.ports import ActorKey, RunKey, Stored
 
 if TYPE_CHECKING:
@@ -24,179 +21,97 @@ if TYPE_CHECKING:
 
 
 class RunStream:
-    """Iterate it for events, await `result()` for the outcome; either alone works."""
+    """Iterate it for events, await `result()` for the outcome; either alone works, in any order.
+
+    What the command raises, and a time-out, are raised by `result()`; the iteration then ends.
+    """
 
     def __init__(
         self, noria: Noria, key: RunKey, as_result: Callable[[dict[str, Any]], RunResult], begin: Callable[[], Awaitable[int]] | None,
         close_on_suspend: bool, *, resumes: bool = False, timeout: float | None = None,
     ) -> None:  # fmt: skip
-        self._noria, self._key, self._as_result, self._command = noria, key, as_result, begin
+        """`begin` sends the command and gives its sequence; None: somebody else's run is observed. `resumes`: the events
+        from the command on are wanted, not those before it."""
+        self._noria, self._broker, self._key, self._as_result = noria, noria.broker, key, as_result
+        self._observes, self._command = begin is None, begin or self._look
         self._close_on_suspend, self._resumes, self._timeout = close_on_suspend, resumes, timeout
-        self._begun: asyncio.Task[int] | None = None
+        self._begun: asyncio.Future[int] | None = None
+        self._deadline: float | None = None
+        self._aged_out: Tree | None = None
 
     async def _begin(self) -> int:
         if self._begun is None:
-            command = self._command
-            self._begun = asyncio.ensure_future(command() if command is not None else _nothing())
+            self._deadline = None if self._timeout is None else monotonic() + self._timeout
+            self._begun = asyncio.ensure_future(self._command())
         return await asyncio.shield(self._begun)
 
+    async def _look(self) -> int:
+        """What an observer begins with. Raises RunNotFound for a run that was deleted."""
+        if await self._broker.log.last(ActorKey(*self._key)) is None:
+            loaded = await load(self._broker, ActorKey(*self._key))
+            if loaded.deleted:
+                raise RunNotFound(f"run {self._key.run!r} of workflow {self._key.workflow!r} was deleted")
+            if loaded.tree.root.last:
+                self._aged_out = loaded.tree
+        return 0
+
     async def result(self) -> RunResult:
-        """The outcome: of the stretch that ends the stream."""
-        ended = not self._close_on_suspend
-        return self._as_result(await self._noria.waiting.until_settled(self._key, self._begin, self._timeout, ended=ended))
+        """The outcome of the stretch that ends the stream."""
+        late = self._begun is not None and self._begun.done()
+        await self._broker.provision()
+        left = self._timeout if self._deadline is None else max(0.0, self._deadline - monotonic())
+        return self._as_result(
+            await self._noria.waiting.until_settled(self._key, self._begin, left, ended=not self._close_on_suspend, look=late)
+        )
 
     def __aiter__(self) -> AsyncGenerator[RunEvent, None]:
         return self._events()
 
     async def _events(self) -> AsyncGenerator[RunEvent, None]:
-        await self._noria.broker.provision()
-        sequence = await self._begin()
-        for event in await self._aged_out() if self._command is None else ():
-            yield event
-            if event.type == "workflow-finish":
-                return
-        reader = _Reader(self._noria, self._key, sequence if self._resumes else 0)
-        source = self._noria.broker.log.follow(self._key, 0 if self._resumes or not sequence else sequence - 1)
+        await self._broker.provision()
+        seed = (await load(self._broker, ActorKey(*self._key))).tree if self._resumes and self._begun is None else None
         try:
-            async for entry in source:
+            sequence = await self._begin()
+        except NoriaError:
+            return
+        if seed is not None and seed.cursor >= sequence:
+            seed = None  # of two rivals the other was first: what came since is wanted too
+        reader = EventReader(self._broker, self._key, seed, sequence if self._resumes else 0)
+        for event in reader.restored(self._aged_out) if self._aged_out is not None else ():
+            yield event
+            if await self._is_last(event, reader, sequence):
+                return
+        known = seed is not None or self._aged_out is not None
+        entries = self._entries(reader.position if known else 0 if self._resumes or self._observes else sequence - 1)
+        try:
+            async for entry in entries:
                 for event in await reader.read(entry):
                     yield event
-                    if event.type == "workflow-finish" and self._is_last(event):
+                    if await self._is_last(event, reader, sequence):
                         return
+        finally:
+            await entries.aclose()
+
+    async def _entries(self, after: int) -> AsyncGenerator[Stored, None]:
+        """What is stored of the run, until the time is up."""
+        source = self._broker.log.follow(self._key, after)
+        try:
+            while True:
+                left = None if self._deadline is None else max(0.0, self._deadline - monotonic())
+                try:
+                    yield await (anext(source) if left is None else asyncio.wait_for(anext(source), left))
+                except TimeoutError:
+                    return
         finally:
             await source.aclose()
 
-    async def _aged_out(self) -> list[RunEvent]:
-        """Start and finish of an ended run whose facts are gone, made from its record; else nothing."""
-        root_key = ActorKey(*self._key)
-        if await self._noria.broker.log.last(root_key) is not None:
-            return []
-        tree = (await load(self._noria.broker, root_key)).tree
-        root = tree.root
-        if root.status not in ENDED:
-            return []
-        why = {k: v for k, v in (("error", root.error), ("tripwire", root.tripwire)) if v is not None}
-        outcome = {"result": root.output} if root.status == "success" else why
-        started: Any = {"input": root.input, "resource_id": tree.resource_id}
-        finished: Any = {"status": root.status, "usage": {}, **outcome}
-        return [
-            self._made("workflow-start", root.started, tree.created_at, started),
-            self._made("workflow-finish", root.last, root.ended_at, finished),
-        ]
-
-    def _made(self, type: str, sequence: int, at: float | None, data: Any) -> RunEvent:
-        id = f"{sequence}.{type}"
-        return RunEvent(type, self._key.run, self._key.workflow, (), None, None if at is None else aware(at), data, id, sequence)
-
-    def _is_last(self, event: RunEvent) -> bool:
-        return event.data["status"] in ENDED or self._close_on_suspend
-
-
-class _Reader:
-    """Folds what it reads, so that events can tell what facts leave out."""
-
-    def __init__(self, noria: Noria, key: RunKey, after: int) -> None:
-        self._noria, self._key, self._after = noria, key, after
-        self._tree = Tree()
-
-    async def read(self, entry: Stored) -> list[RunEvent]:
-        """The events of one stored entry; none of those before the command that the stream began with."""
-        try:
-            body = await parcels.unpack(self._noria.broker, self._key, entry.body)
-            events = self._read(entry, body)
-        except NoriaError:
-            return []
-        return events if entry.sequence > self._after else []
-
-    def _read(self, entry: Stored, body: bytes) -> list[RunEvent]:
-        path = entry.actor.path
-        if entry.kind == "live":
-            return self._live(entry, loads(body))
-        if entry.kind == "in":
-            command = commands.decode(body)
-            fold_command(self._tree, entry.sequence, path, command)
-            if isinstance(command, commands.Start) and path == "":
-                data = {"input": command.input, "resource_id": command.resource_id}
-                return [self._event(entry, 0, "workflow-start", None, command.at, data)]
-            return []
-        message = facts.decode(body)
-        fold_message(self._tree, entry.sequence, path, message)
-        return [event for n, fact in enumerate(message.facts) for event in self._fact(entry, n, fact)]
-
-    def _live(self, entry: Stored, event: dict[str, Any]) -> list[RunEvent]:
-        type, step, data = event["type"][len("io.noria.") : -len(".v1")], event.get("step"), event.get("data")
-        path = entry.actor.path
-        of_item = step is None or path.rpartition(".")[2].startswith(f"{step}=")
-        if self._is_item(path) and of_item and type in ("workflow-step-start", "workflow-step-waiting"):
-            return []
-        return [self._event(entry, 0, type, step, None, data, id=event["id"])]
-
-    @staticmethod
-    def _is_item(path: str) -> bool:
-        return "=" in path.rpartition(".")[2]
-
-    def _fact(self, entry: Stored, n: int, fact: Fact) -> list[RunEvent]:
-        path, root = entry.actor.path, entry.actor.path == ""
-        match fact:
-            case StepEnded():
-                if self._is_item(path) and fact.leaf:
-                    return []
-                data = _outcome(fact, fact.output)
-                return [self._event(entry, n, "workflow-step-result", fact.step, fact.ended_at, data)]
-            case StepSuspended():
-                record = self._tree.actor(path).steps[fact.step]
-                index = split(path.rpartition(".")[2])[1] if path else None
-                data = {"input": record.input, "suspend_payload": fact.payload, "labels": fact.labels, "index": index}
-                found = [self._event(entry, n, "workflow-step-suspended", fact.step, fact.suspended_at, data)]
-                return [*found, *self._finish(entry, n, "suspended", fact.suspended_at)] if root else found
-            case StepWaiting():
-                record = self._tree.actor(path).steps[fact.step]
-                data = {"input": record.input, "status": "waiting", "until": iso(fact.until)}
-                return [self._event(entry, n, "workflow-step-waiting", fact.step, fact.started_at, data)]
-            case BlockEnded(kind="foreach"):
-                record = self._tree.actor(path).steps[fact.entry]
-                data = _outcome(fact, record.output)
-                return [self._event(entry, n, "workflow-step-result", fact.entry, fact.ended_at, data)]
-            case Rested() if root and fact.status in ("suspended", "paused"):
-                before = [self._event(entry, n, "workflow-paused", None, fact.at, {})] if fact.status == "paused" else []
-                return [*before, *self._finish(entry, n, fact.status, fact.at)]
-            case Finished() if root:
-                before = [self._event(entry, n, "workflow-canceled", None, fact.ended_at, {})] if fact.status == "canceled" else []
-                return [*before, *self._finish(entry, n, fact.status, fact.ended_at, fact)]
-            case Finished() if not self._is_item(path):
-                data = _outcome(fact, self._tree.actor(path).output)
-                return [self._event(entry, n, "workflow-step-result", None, fact.ended_at, data)]
-            case _:
-                return []
-
-    def _finish(self, entry: Stored, n: int, status: str, at: float, fact: Finished | None = None) -> list[RunEvent]:
-        data: dict[str, Any] = {"status": status, "usage": {}}
-        if status == "success":
-            data["result"] = self._tree.root.output
-        elif fact is not None:
-            data.update({k: v for k, v in (("error", fact.error), ("tripwire", fact.tripwire)) if v is not None})
-        return [self._event(entry, n, "workflow-finish", None, at, data, suffix="finish")]
-
-    def _event(
-        self, entry: Stored, n: int, type: str, step: str | None, at: float | None, data: Any, *, id: str = "", suffix: str = ""
-    ) -> RunEvent:
-        path = entry.actor.path
-        segments = tuple(path.split(".")) if path else ()
-        units = [split(s)[0] for s in segments]
-        if type.startswith("workflow-step") and step != (units[-1] if units else None):
-            units = [*units, step] if step is not None else units
-        name = ".".join(units) if type.startswith("workflow-step") else step
-        id = id or f"{entry.sequence}.{n}{'.' + suffix if suffix else ''}"
-        return RunEvent(type, self._key.run, self._key.workflow, segments, name, aware(entry.time if at is None else at), data, id, entry.sequence)
-
-
-def _outcome(fact: StepEnded | BlockEnded | Finished, output: Any) -> dict[str, Any]:
-    """What a result event says: the output of a success, else why there is none."""
-    data: dict[str, Any] = {"status": fact.status, "ended_at": iso(fact.ended_at)}
-    if fact.status == "success":
-        return {**data, "output": output}
-    return {**data, **{k: v for k, v in (("error", fact.error), ("tripwire", fact.tripwire)) if v is not None}}
-
-
-async def _nothing() -> int:
-    return 0
+    async def _is_last(self, event: RunEvent, reader: EventReader, sequence: int) -> bool:
+        if event.type != "workflow-finish":
+            return False
+        ended = event.data["status"] in ENDED
+        if not ended and not self._close_on_suspend:
+            return False
+        if not self._observes:  # a stretch that did not know of the command yet is not the one it began
+            return ended or reader.seen >= sequence
+        tree = (await load(self._broker, ActorKey(*self._key))).tree  # a past suspension was resumed, a past end travelled from
+        return tree.root.last <= event.sequence and settled(tree)

@@ -32,17 +32,18 @@ class Waiting:
         self._subscribed.clear()
 
     async def until_settled(
-        self, run: RunKey, begin: Callable[[], Awaitable[int]], timeout: float | None = None, *, ended: bool = False
-    ) -> dict[str, Any]:
-        """The run's view once it rests for good having seen the command that `begin` sends (its sequence; 0: any).
-        Raises TimeoutError, or NoWorker when nobody hosts the workflow; the command stays."""
+        self, run: RunKey, begin: Callable[[], Awaitable[int]], timeout: float | None = None, *, ended: bool = False, look: bool = False,
+    ) -> dict[str, Any]:  # fmt: skip
+        """The run's view once it rests for good having seen the command that `begin` sends (its sequence; 0: any), with
+        `ended` once it ended. `look`: the news may be over, read at once. Raises TimeoutError, or NoWorker when nobody
+        hosts the workflow; the command stays."""
         await self._listen(run.workflow)
         news: asyncio.Queue[bytes] = asyncio.Queue()
         self._waiters.setdefault(run, []).append(news)
         end = None if timeout is None else monotonic() + timeout
         try:
             after = await begin()
-            pause = FIRST_LOOK_SECONDS if after else 0.0
+            pause = FIRST_LOOK_SECONDS if after and not look else 0.0
             while True:
                 left = pause if end is None else min(pause, end - monotonic())
                 found = await self._next(run, news, max(0.0, left), after, ended)

@@ -23,11 +23,12 @@ JSON: TypeAlias = Any
 
 @dataclass(slots=True)
 class Writes:
-    """What a step did to the run beside its output: top-level keys of state and request context."""
+    """What a step did to the run beside its output: top-level keys of state and request context, tokens that it used."""
 
     state: dict[str, JSON] | None = None
     context: dict[str, JSON] | None = None
     context_removed: list[str] | None = None
+    usage: dict[str, int] | None = None
 
 
 @dataclass(slots=True)
@@ -313,6 +314,8 @@ def _writes(meta: dict[str, Any], writes: Writes) -> None:
         meta["context"] = writes.context
     if writes.context_removed:
         meta["context_removed"] = writes.context_removed
+    if writes.usage:
+        meta["usage"] = writes.usage
 
 
 def decode(body: bytes) -> FactMessage:
@@ -373,6 +376,6 @@ def _decode_fact(event: dict[str, Any]) -> Fact:
 
 
 def _decode_writes(meta: dict[str, Any]) -> Writes | None:
-    if "state" in meta or "context" in meta or "context_removed" in meta:
-        return Writes(meta.get("state"), meta.get("context"), meta.get("context_removed"))
+    if "state" in meta or "context" in meta or "context_removed" in meta or "usage" in meta:
+        return Writes(meta.get("state"), meta.get("context"), meta.get("context_removed"), meta.get("usage"))
     return None

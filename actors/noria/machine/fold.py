@@ -155,6 +155,8 @@ def _apply(tree: Tree, sequence: int, writes: Writes | None) -> None:
         write(tree.state, sequence, writes.state)
         write(tree.context, sequence, writes.context)
         remove(tree.context, sequence, writes.context_removed)
+        for kind, tokens in (writes.usage or {}).items():
+            tree.usage[kind] = tree.usage.get(kind, 0) + tokens
 
 
 def _link(tree: Tree, child: Actor) -> None:

@@ -78,7 +78,7 @@ class Tree:
 
     __slots__ = (
         "actors", "base", "cancel", "context", "created_at", "cursor", "facts", "fired", "hosted", "leaf_done", "pending",
-        "per_step", "resource_id", "state", "takeovers", "traceparent", "updated_at", "version",
+        "per_step", "resource_id", "state", "takeovers", "traceparent", "updated_at", "usage", "version",
     )  # fmt: skip
 
     def __init__(self, base: str = "") -> None:
@@ -95,6 +95,7 @@ class Tree:
         self.cursor = 0  # facts up to here are folded
         self.facts = 0  # messages folded
         self.hosted = False  # somebody hosted it, though there may be no fact yet
+        self.usage: dict[str, int] = {}  # tokens, by kind
         self.resource_id: str | None = None
         self.version = "1"
         self.traceparent: str | None = None

@@ -9,6 +9,7 @@ from noria.machine.decide import resumed
 from noria.machine.state import ENDED, RESTING, Actor, Step, Tree, live, segment, split
 
 OPEN = ("suspended", "waiting", "running", "paused")
+USAGE = ("input_tokens", "output_tokens", "total_tokens")
 SHOWN = tuple(f.name for f in fields(Step) if f.name not in ("resumed", "labels", "until"))
 
 
@@ -58,6 +59,11 @@ def view(tree: Tree, workflow: str, run: str, nested: bool = False) -> dict[str,
         "updated_at": tree.updated_at or tree.created_at,
         "version": tree.version,
     }
+
+
+def usage(tree: Tree) -> dict[str, int]:
+    """The tokens that the run's steps said they used."""
+    return {kind: tree.usage.get(kind, 0) for kind in USAGE}
 
 
 def summary(tree: Tree) -> dict[str, Any]:

@@ -110,9 +110,10 @@ class Context:
         raise AbortSignal
 
     async def write(self, data: Any) -> None:
-        """Emit a `workflow-step-output` event."""
+        """Emit a `workflow-step-output` event. A chunk `{"type": "finish", "usage": {"input_tokens": …, "output_tokens": …,
+        "total_tokens": …}}` adds to the usage that the run's `workflow-finish` tells."""
         raise NotImplementedError
 
     async def emit(self, type: str, data: Any = None) -> None:
-        """Emit an event of a type of your own."""
+        """Emit an event of a type of your own. Raises InvalidInput for one that begins with "workflow-"."""
         raise NotImplementedError
