@@ -46,7 +46,8 @@ class Activation:
         self.client: Any = host.client
         self.delivery = delivery
         self.others: list[Delivery] = []  # further deliveries of this actor, kept in hand and renewed
-        self.cancelled, self.stirred = asyncio.Event(), asyncio.Event()
+        self.cancelled = asyncio.Event()
+        self.stirred = asyncio.Event()  # set by the next look at what came, and then replaced: each waiter sees each look
         self.recovered = False
         self.suspect = False  # not renewed for longer than the lease: read before the next step
         self.expired = False  # past the workflow's timeout
@@ -99,13 +100,12 @@ class Activation:
 
     async def _load(self, fresh: bool) -> None:
         self.suspect, self._woken = False, False
-        self.stirred.clear()
         if fresh:
             self.tree, self.revision = Tree(self.key.path), 0 if self.key.path == "" else None
             body = await parcels.unpack(self.broker, self.key.tree, self.delivery.body)
             fold_command(self.tree, self.delivery.sequence, self.key.path, commands.decode(body))
         else:
-            loaded = await load(self.broker, self.key)
+            loaded = await load(self.broker, self.key, self.delivery.sequence if self.delivery.count == 1 else 0)
             self.tree, self.recorded = loaded.tree, loaded.recorded
             self.revision = loaded.revision if self.key.path == "" else None
         self.journal = Journal(self.broker, self.key, self.tree, self.delivery.sequence, self.host.nonces)
@@ -206,8 +206,9 @@ class Activation:
             await self.record(root, [Rested(status, now())])
 
     async def _supervise(self) -> str:
-        """Wait for the drive; look at commands when woken. The status that it came to, or "again"."""
-        loop, main = asyncio.get_running_loop(), self._main
+        """Wait for the drive; look at commands when woken. The status that it came to, or "again" when a command came
+        that the drive may have passed already."""
+        loop, main, seen = asyncio.get_running_loop(), self._main, self.journal.in_seen
         assert main is not None
         main.add_done_callback(self._wake_up)
         while True:
@@ -218,16 +219,19 @@ class Activation:
                 if reread is not None:
                     reread.cancel()
             if main.done() and (not self._woken or self._outcome(main) in ENDED):
-                return self._outcome(main)
+                return self._came_to(main, seen)
             self._woken = False
-            seen = self.journal.in_seen
             await self._look()
             if self.tree.cancel and self.tree.root.status not in ENDED:
                 return "canceled"
             if self.expired and not main.done():
                 return "expired"
             if main.done():
-                return "again" if self.journal.in_seen > seen else self._outcome(main)
+                return self._came_to(main, seen)
+
+    def _came_to(self, main: asyncio.Task[str], seen: int) -> str:
+        status = self._outcome(main)
+        return "again" if status in RESTING - ENDED and self.journal.in_seen > seen else status
 
     @property
     def nonce(self) -> str:
@@ -257,7 +261,8 @@ class Activation:
             await fold(self.broker, tree, entry)
             self.journal.in_seen = entry.sequence
         self._prove()
-        self.stirred.set()
+        stirred, self.stirred = self.stirred, asyncio.Event()
+        stirred.set()
 
     def _prove(self) -> None:
         """A suspect that got on is none any more: another one's turn."""

@@ -39,6 +39,7 @@ class _Fanout:
         self.rested: dict[str, str] = {}
         self.local: dict[asyncio.Task[str], str] = {}
         self.remote: set[str] = set()
+        self.stirred = activation.stirred
         self.closed = False  # a failure or a bail: begin no more
         self.ended = 0
         self.todo = self._todo()
@@ -171,7 +172,7 @@ class _Fanout:
         return any(path == child.path and s > child.in_seen for s, path in self.activation.tree.pending)
 
     async def _wait(self) -> None:
-        stirred = asyncio.ensure_future(self.activation.stirred.wait())
+        stirred = asyncio.ensure_future(self.stirred.wait())
         try:
             await asyncio.wait({*self.local, stirred}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -181,9 +182,9 @@ class _Fanout:
         for task in [t for t in self.local if t.done()]:
             seg = self.local.pop(task)
             self._rest(seg, task.result())
-        if not self.activation.stirred.is_set():
+        if not self.stirred.is_set():
             return
-        self.activation.stirred.clear()
+        self.stirred = self.activation.stirred
         for seg in list(self.remote):
             child = self.child(seg)
             if child.status in RESTING and not self._has_command(child):

@@ -27,8 +27,11 @@ class Loaded(NamedTuple):
     deleted: bool = False
 
 
-async def load(broker: Broker, key: ActorKey) -> Loaded:
-    """The tree at and below `key`. Facts are read before commands: so no fact names a command that was not read."""
+async def load(broker: Broker, key: ActorKey, newcomer: int = 0) -> Loaded:
+    """The tree at and below `key`. Facts are read before commands: so no fact names a command that was not read.
+
+    `newcomer`: a command that is delivered for the first time, so that nobody can have hosted the actor by it yet.
+    """
     tree, revision, recorded, deleted = Tree(key.path), 0, 0, False
     stored = await broker.records.get(key.tree) if key.path == "" else None
     if stored is not None:
@@ -38,7 +41,7 @@ async def load(broker: Broker, key: ActorKey) -> Loaded:
         recorded = tree.root.last
     entries = None
     if stored is not None and tree.root.status in RESTING:
-        entries = await _commands_since(broker, key, tree)
+        entries = await _commands_since(broker, key, tree, newcomer)
     if entries is None:
         entries = await broker.log.read_tree(key, tree.cursor)
         entries += await broker.commands.read_tree(key, tree.root.in_seen)
@@ -47,14 +50,16 @@ async def load(broker: Broker, key: ActorKey) -> Loaded:
     return Loaded(tree, revision, recorded, deleted)
 
 
-async def _commands_since(broker: Broker, key: ActorKey, tree: Tree) -> list[Stored] | None:
-    """The commands since the record of a resting root; None when it does not say all: a fact came after it.
+async def _commands_since(broker: Broker, key: ActorKey, tree: Tree, newcomer: int) -> list[Stored] | None:
+    """The commands since the record of a resting root; None when these do not say all: a fact came after it, or may
+    have come on a child's chain, since whoever hosts by a command need not write on the root's for long.
 
     While the root rests so do its children, and whatever wakes them comes by the root: no reading of the tree, which
     scans. A root chain without a last fact aged out.
     """
     last, entries = await asyncio.gather(broker.log.last(key), broker.commands.read(key, tree.root.in_seen))
-    return entries if last is None or last.sequence == tree.root.last else None
+    rests = last is None or last.sequence == tree.root.last
+    return entries if rests and (not entries or entries[0].sequence == newcomer) else None
 
 
 async def fold(broker: Broker, tree: Tree, entry: Stored) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from noria import ids
 from noria.actor import parcels
 from noria.actor.load import load
+from noria.client.resuming import Resuming
 from noria.client.streams import RunStream
 from noria.clock import now
 from noria.contract import commands
@@ -20,14 +21,12 @@ from noria.errors import (
     RunAlreadyStarted,
     RunNotActive,
     RunNotFound,
-    StepNotSuspended,
     WorkflowNotCommitted,
 )  # fmt: skip
-from noria.machine.resume import Target, targets
+from noria.machine.resume import Wanted
 from noria.machine.state import ENDED, RESTING, Tree
 from noria.ports import ActorKey, Refused, RunKey
 from noria.workflow.builder import Workflow
-from noria.workflow.steps import Step
 
 if TYPE_CHECKING:
     from noria.client.noria import Noria
@@ -169,52 +168,8 @@ class Run:
     def _resumer(
         self, data: Any, step: Any, label: str | None, index: int | None, context: dict[str, Any] | None, per_step: bool
     ) -> Callable[[], Awaitable[int]]:
-        wanted = None if step is None else step_path(step)
-
-        async def begin() -> int:
-            await self._broker.provision()
-            key, first, rival = ActorKey(*self._key), None, None
-            expected: int | None = None
-            while True:
-                tree = (await load(self._broker, key)).tree
-                try:
-                    found = targets(tree, wanted, label, index)
-                except NoriaError as error:
-                    if first is None or rival is None:
-                        raise _named(error, self.id) from None
-                    return await self._rival(rival.body, rival.sequence, first, data, error)
-                value = self._checked(found, data)
-                first = first or found
-                resume = commands.Resume(ids.run_id(), now(), [(t.actor, t.step) for t in found], value, plain(context or {}), per_step)
-                try:
-                    with self._noria.traced("resume", self._key) as resume.traceparent:
-                        body = await parcels.pack(self._broker, self._key, commands.encode(resume))
-                        sequence = await self._broker.commands.send(key, body, tree.newest_command if expected is None else expected)
-                except Refused:  # somebody was faster, or the commands before aged out
-                    rival = await self._broker.commands.last(key)
-                    first, expected = found, rival.sequence if rival is not None else 0
-                    continue
-                self._broker.news.nudge(self._key, "client")
-                return sequence
-
-        return begin
-
-    async def _rival(self, body: bytes, sequence: int, mine: list[Target], data: Any, error: NoriaError) -> int:
-        """Somebody else's resume was first: with the same target and equal data its outcome is ours."""
-        other = commands.decode(await parcels.unpack(self._broker, self._key, body))
-        same = isinstance(other, commands.Resume) and set(other.targets) == {(t.actor, t.step) for t in mine}
-        if same and isinstance(other, commands.Resume) and other.data == self._checked(mine, data):
-            return sequence
-        raise StepNotSuspended(f"run {self.id!r}: another resume came first: {error}") from None
-
-    def _checked(self, found: list[Target], data: Any) -> Any:
-        value, unit = plain(data), self._workflow
-        if unit is None or not found:
-            return value
-        inner: Any = unit
-        for name in found[0].path:
-            inner = inner.units.get(name) if isinstance(inner, Workflow) else inner
-        return inner.parse_resume(value)[1] if isinstance(inner, Step) and unit.validate else value
+        wanted = Wanted(None if step is None else step_path(step), label, index)
+        return Resuming(self._noria, self._key, self._workflow, wanted, data, context, per_step).begin
 
     async def cancel(self, *, timeout: float | None = 30.0) -> None:
         """End the run as canceled; afterwards it is. One that ended stays as it is. Raises RunNotFound, and NoWorker or
@@ -290,10 +245,6 @@ def _sent(sequence: int) -> Callable[[], Awaitable[int]]:
         return sequence
 
     return begin
-
-
-def _named(error: NoriaError, run: str) -> NoriaError:
-    return type(error)(f"run {run!r}: {error}")
 
 
 async def _nothing() -> int:

@@ -20,7 +20,7 @@ from noria.contract.facts import (
     TakenOver,
     Writes,
 )  # fmt: skip
-from noria.machine.state import ENDED, Actor, Step, Tree, join, parent, remove, segment, split, write
+from noria.machine.state import ENDED, Actor, Step, Tree, items, join, parent, remove, segment, split, suspension_of, write
 
 
 def fold_command(tree: Tree, sequence: int, path: str, command: Command) -> None:
@@ -193,19 +193,19 @@ def _block_ended(tree: Tree, actor: Actor, block: BlockEnded) -> None:
 
 def _foreach_ended(tree: Tree, actor: Actor, block: BlockEnded) -> None:
     paths = [join(actor.path, f"{block.entry}={n}") for n in range(block.total)]
-    items = [tree.actors[p] for p in paths if p in tree.actors]
-    resumes = [r for item in items for r in item.resumes.values()]
+    found = [tree.actors[p] for p in paths if p in tree.actors]
     outputs = [tree.actors[p].output if p in tree.actors else None for p in paths]
-    record = actor.steps[block.entry] = Step(block.status, actor.prev, ended_at=block.ended_at, error=block.error)
-    record.started_at = min((i.started_at for i in items if i.started_at is not None), default=block.ended_at)
-    record.tripwire = block.tripwire
-    if resumes:
-        record.resumed, record.resume_payload = True, max(resumes, key=lambda r: r[0])[1]
+    inside = items(tree, actor, block.entry)
+    record = actor.steps[block.entry] = Step(block.status, actor.prev, ended_at=block.ended_at, error=block.error, tripwire=block.tripwire)
+    record.started_at = min((i.started_at for i in inside if i.started_at is not None), default=block.ended_at)
+    for name, value in suspension_of(inside).items():
+        setattr(record, name, value)
+    record.resumed = record.resumed_at is not None
     if block.entry not in actor.order:
         actor.order.append(block.entry)
     if block.status == "success":
         record.output = actor.prev = outputs
-        for item in items:
+        for item in found:
             if item.leaf:  # all that it did is in the record now
                 del tree.actors[item.path]
-        actor.children.pop(block.entry, None) if all(i.leaf for i in items) else None
+        actor.children.pop(block.entry, None) if all(i.leaf for i in found) else None

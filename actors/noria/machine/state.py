@@ -154,6 +154,25 @@ class Tree:
         return tree
 
 
+def items(tree: Tree, actor: Actor, unit: str) -> list[Actor]:
+    """The items of a foreach of an actor, and all that is below them."""
+    prefix = join(actor.path, f"{unit}=")
+    return [a for path, a in tree.actors.items() if path.startswith(prefix)]
+
+
+def suspension_of(actors: list[Actor]) -> dict[str, Any]:
+    """What the record of several actors together tells of their last suspension and their last resume."""
+    steps = [s for a in actors for s in a.steps.values()]
+    suspended = max((s for s in steps if s.suspended_at is not None), key=lambda s: s.suspended_at or 0.0, default=None)
+    resumed = max((s for s in steps if s.resumed), key=lambda s: s.resumed_at or 0.0, default=None)
+    found: dict[str, Any] = {}
+    if suspended is not None:
+        found.update(suspended_at=suspended.suspended_at, suspend_payload=suspended.suspend_payload)
+    if resumed is not None:
+        found.update(resumed_at=resumed.resumed_at, resume_payload=resumed.resume_payload)
+    return found
+
+
 def live(register: Register) -> dict[str, Any]:
     """What a register holds, removed keys left out."""
     return {key: entry[1] for key, entry in register.items() if len(entry) > 1}

@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from noria.machine.decide import resumed
-from noria.machine.state import ENDED, RESTING, Actor, Step, Tree, live, segment, split
+from noria.machine.state import ENDED, RESTING, Actor, Step, Tree, items, live, segment, split, suspension_of
 
 OPEN = ("suspended", "waiting", "running", "paused")
 USAGE = ("input_tokens", "output_tokens", "total_tokens")
@@ -84,25 +84,29 @@ def _steps(tree: Tree, actor: Actor, prefix: str, nested: bool, over: bool) -> d
     for unit in actor.order:
         members = [tree.actors[p] for p in actor.children.get(unit, ()) if p in tree.actors]
         if unit in actor.steps:
-            record = _record(actor.steps[unit])
+            record = _record(actor, unit)
         elif not members:
             continue
         elif any(split(segment(m.path))[1] is not None for m in members):
-            record = _foreach_record(tree, actor, members)
+            record = _foreach_record(tree, actor, unit, members)
         elif members[-1].leaf:
-            record = _record(members[-1].steps[unit])
+            record = _record(members[-1], unit)
         else:
             record = _nested_record(tree, members)
         if over and record["status"] in OPEN:
             record["status"] = "canceled"
         out[prefix + unit] = record
         if nested and members and not members[-1].leaf and split(segment(members[-1].path))[1] is None:
-            out.update(_steps(tree, members[-1], f"{prefix}{unit}.", True, over))
+            ended = over or members[-1].status in ENDED  # by a bail, say, while another step was suspended
+            out.update(_steps(tree, members[-1], f"{prefix}{unit}.", True, ended))
     return out
 
 
-def _record(record: Step) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in SHOWN}
+def _record(actor: Actor, unit: str) -> dict[str, Any]:
+    record = {name: getattr(actor.steps[unit], name) for name in SHOWN}
+    if record["status"] == "suspended" and resumed(actor, unit) is not None:
+        record["status"] = "running"
+    return record
 
 
 def _nested_record(tree: Tree, members: list[Actor]) -> dict[str, Any]:
@@ -117,14 +121,7 @@ def _nested_record(tree: Tree, members: list[Actor]) -> dict[str, Any]:
         "ended_at": last.ended_at,
         "iterations": len(members),
     }
-    inner = [s for _, s in suspensions(tree, last)] if record["status"] == "suspended" else []
-    if inner:
-        record["suspend_payload"] = inner[0]["payload"]
-        record["suspended_at"] = inner[0]["suspended_at"]
-    resumes = [r for a in [last, *tree.below(last.path)] for r in a.resumes.values()]
-    if resumes:
-        record["resume_payload"] = max(resumes, key=lambda r: r[0])[1]
-    return record
+    return _with_suspension(tree, record, [last], [last, *tree.below(last.path)])
 
 
 def _began(tree: Tree, actor: Actor) -> float | None:
@@ -133,21 +130,26 @@ def _began(tree: Tree, actor: Actor) -> float | None:
     return min(times, default=None)
 
 
-def _foreach_record(tree: Tree, parent: Actor, members: list[Actor]) -> dict[str, Any]:
+def _foreach_record(tree: Tree, parent: Actor, unit: str, members: list[Actor]) -> dict[str, Any]:
     statuses = {child_status(tree, m) for m in members}
     order = ("suspended", "waiting", "paused", "running")
     state = next((s for s in order if s in statuses), "running")
     if tree.root.status in ENDED and statuses & {"failed", "tripwire"}:
         state = "failed"
-    suspended = [s for m in members for _, s in suspensions(tree, m)]
-    started = [at for m in members if (at := _began(tree, m)) is not None]
+    inside = items(tree, parent, unit)
+    started = [a.started_at for a in inside if a.started_at is not None]
     record: dict[str, Any] = {"status": state, "input": parent.prev, "started_at": min(started, default=None)}
-    if suspended and state == "suspended":
-        record["suspend_payload"] = suspended[0]["payload"]
-        record["suspended_at"] = suspended[0]["suspended_at"]
-    resumes = [r for m in members for a in [m, *tree.below(m.path)] for r in a.resumes.values()]
-    if resumes:
-        record["resume_payload"] = max(resumes, key=lambda r: r[0])[1]
+    return _with_suspension(tree, record, sorted(members, key=lambda m: m.member), inside)
+
+
+def _with_suspension(tree: Tree, record: dict[str, Any], members: list[Actor], inside: list[Actor]) -> dict[str, Any]:
+    """A record that stands for several actors tells the first suspension that is open in them, else the last one."""
+    record.update(suspension_of(inside))
+    waits = next((s for m in members for _, s in suspensions(tree, m)), None)
+    if waits is not None:
+        record["suspend_payload"], record["suspended_at"] = waits["payload"], waits["suspended_at"]
+    elif record["status"] == "suspended":
+        record["status"] = "running"
     return record
 
 
@@ -167,7 +169,8 @@ def child_status(tree: Tree, actor: Actor) -> str:
 
 def suspensions(tree: Tree, actor: Actor | None = None) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
     """Everything that waits for a resume at and below an actor, in declaration order: (sort key, suspension), with
-    the suspended actor's path under `actor` and its own step id under `step`."""
+    the suspended actor's path under `actor`, its own step id under `step`, the outermost foreach around it under `each`
+    and the path of that one's item under `item`."""
     actor = tree.root if actor is None else actor
     return sorted(_suspensions(tree, actor, ()), key=lambda s: s[0])
 
@@ -180,7 +183,7 @@ def _suspensions(tree: Tree, actor: Actor, above: tuple[str, ...]) -> list[tuple
             path = above if actor.leaf and above else (*above, unit)
             suspension = {
                 "path": list(path), "payload": record.suspend_payload, "labels": record.labels, "index": None,
-                "actor": actor.path, "step": unit, "suspended_at": record.suspended_at,
+                "actor": actor.path, "step": unit, "suspended_at": record.suspended_at, "each": None, "item": "",
             }  # fmt: skip
             found.append(((), suspension))
         for child_path in actor.children.get(unit, ()):
@@ -189,7 +192,8 @@ def _suspensions(tree: Tree, actor: Actor, above: tuple[str, ...]) -> list[tuple
                 continue
             index = split(segment(child_path))[1]
             for key, suspension in _suspensions(tree, child, (*above, unit)):
-                if index is not None and suspension["index"] is None:
-                    suspension["index"] = index
+                if index is not None:
+                    suspension["index"] = index if suspension["index"] is None else suspension["index"]
+                    suspension["each"], suspension["item"] = [*above, unit], child_path
                 found.append(((child.member, *key), suspension))
     return found

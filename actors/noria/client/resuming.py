@@ -1,0 +1,124 @@
+"""One resume: checked against what is stored, sent as a compare-and-set, sent again when only others' commands came
+between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from noria import ids
+from noria.actor import parcels
+from noria.actor.load import load
+from noria.actor.places import Places
+from noria.clock import now
+from noria.contract import commands
+from noria.contract.values import plain
+from noria.errors import GraphMismatch, InvalidInput, NoriaError, RunNotSuspended, StepNotSuspended
+from noria.machine.resume import Place, Target, Wanted, addresses, remaining, stretch, targets
+from noria.machine.state import Tree, split
+from noria.ports import ActorKey, Refused, RunKey, Stored
+from noria.workflow.builder import Workflow
+from noria.workflow.steps import Step
+
+if TYPE_CHECKING:
+    from noria.client.noria import Noria
+
+
+class Resuming:
+    """A resume as its caller asked for it."""
+
+    def __init__(
+        self, noria: Noria, run: RunKey, workflow: Workflow | None, wanted: Wanted, data: Any, context: dict[str, Any] | None,
+        per_step: bool,
+    ) -> None:  # fmt: skip
+        self._noria, self._broker, self._key = noria, noria.broker, ActorKey(*run)
+        self._workflow, self._wanted = workflow, wanted
+        self._data, self._context, self._per_step = plain(data), plain(context or {}), per_step
+
+    async def begin(self) -> int:
+        """Send it; the sequence of the command that does what was asked for: a rival's, when it asks for the same.
+        Raises, recording nothing, RunNotFound, RunNotSuspended, StepNotSuspended, AmbiguousResume or InvalidInput."""
+        await self._broker.provision()
+        try:
+            return await self._begin()
+        except InvalidInput:
+            raise
+        except NoriaError as error:
+            raise type(error)(f"{error} (run {self._key.run!r})") from error.__cause__
+
+    async def _begin(self) -> int:
+        tree = await self._read()
+        last = tree.newest_command
+        try:
+            mine = targets(tree, self._wanted)
+        except (RunNotSuspended, StepNotSuspended):
+            joined = await self._join(tree)
+            if joined is None:
+                raise
+            return joined
+        while True:
+            value = self._checked(t.place for t in mine)
+            try:
+                return await self._send(mine, value, last)
+            except Refused:  # somebody was faster, or the commands before aged out
+                came = await self._broker.commands.read(self._key, last)
+                last = came[-1].sequence if came else 0
+            tree = await self._read()
+            for entry in came:
+                rival = await self._resume_in(entry)
+                if rival is None:
+                    continue
+                taken = set(rival.targets)
+                if taken == {t.place for t in mine} and rival.data == value:
+                    return entry.sequence
+                left = [t for t in mine if t.place not in taken]
+                if not left:
+                    raise StepNotSuspended("This workflow step was not suspended any more: another resume came first")
+                mine = left
+            mine = remaining(tree, mine)
+
+    async def _read(self) -> Tree:
+        return (await load(self._broker, self._key)).tree
+
+    async def _send(self, mine: list[Target], value: Any, last: int) -> int:
+        resume = commands.Resume(ids.run_id(), now(), [t.place for t in mine], value, self._context, self._per_step)
+        with self._noria.traced("resume", self._key.tree) as resume.traceparent:
+            body = await parcels.pack(self._broker, self._key.tree, commands.encode(resume))
+            sequence = await self._broker.commands.send(self._key, body, last)
+        self._broker.news.nudge(self._key.tree, "client")
+        return sequence
+
+    async def _join(self, tree: Tree) -> int | None:
+        """The equal resume that the run is busy with, if that is why nothing waits for this one any more."""
+        if not tree.root.started:
+            return None
+        for entry in reversed(await self._broker.commands.read(self._key, stretch(tree) - 1)):
+            rival = await self._resume_in(entry)
+            if rival is not None and rival.targets and addresses(tree, self._wanted, rival.targets):
+                return entry.sequence if rival.data == self._checked(rival.targets) else None
+        return None
+
+    async def _resume_in(self, entry: Stored) -> commands.Resume | None:
+        command = commands.decode(await parcels.unpack(self._broker, self._key.tree, entry.body))
+        return command if isinstance(command, commands.Resume) else None
+
+    def _checked(self, places: Iterable[Place]) -> Any:
+        """The data as the resumed steps' types make it, defaults included; as it came where those differ, since each
+        step parses it for itself. Raises InvalidInput."""
+        values = [step.parse_resume(self._data)[1] for step in self._steps_at(places)]
+        return values[0] if len(values) == 1 else self._data
+
+    def _steps_at(self, places: Iterable[Place]) -> list[Step]:
+        """The steps as this client defines them; none of a workflow that it does not know."""
+        if self._workflow is None:
+            return []
+        found, known = dict[str, Step](), Places(self._workflow, "")
+        for path, id in places:
+            try:
+                unit = known.unit(path)
+            except GraphMismatch:  # another version: its worker checks the data
+                continue
+            step = unit.units.get(id) if isinstance(unit, Workflow) else unit
+            if isinstance(step, Step):
+                found[f"{'.'.join(split(s)[0] for s in path.split('.'))}.{id}"] = step
+        return list(found.values())
