@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from noria import RunResult, Step, step
+from noria import RunEvent, RunResult, RunStream, Step, step
 
 
 def gives(id: str, output: Any, calls: Counter[str] | None = None, /, *, name: str | None = None, **options: Any) -> Step:
@@ -59,3 +60,19 @@ def failed(result: RunResult, id: str, text: str) -> None:
     error = result.steps[id].error
     assert result.status == result.steps[id].status == "failed"
     assert error is not None and text in error.message and result.error is not None and text in result.error.message
+
+
+async def drained(stream: RunStream, seconds: float = 20) -> list[RunEvent]:
+    """Every event until the stream ends by itself."""
+    async with asyncio.timeout(seconds):
+        return [event async for event in stream]
+
+
+def types(events: list[RunEvent]) -> list[str]:
+    """The types, without their common prefix."""
+    return [event.type.removeprefix("workflow-") for event in events]
+
+
+def told(events: list[RunEvent], type: str) -> list[Any]:
+    """The data of the events of one type."""
+    return [event.data for event in events if event.type == f"workflow-{type}" or event.type == type]
