@@ -35,9 +35,10 @@ from noria.errors import (
 from noria.retry import Retry
 from noria.workflow.builder import Workflow
 from noria.workflow.context import Context
+from noria.workflow.cron import Cron
 from noria.workflow.mapping import computed, from_context, from_input, from_state, from_step, template, value
 from noria.workflow.steps import Step, remote_step, step
-from noria.workflow.triggers import Cron, on_event
+from noria.workflow.triggers import on_event
 
 __all__ = [
     "AmbiguousResume", "BrokerUnavailable", "Context", "Cron", "DefinitionError", "DuplicateStep", "EmptyWorkflow",

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from noria.actor.host import Host
 from noria.contract.values import dumps
 from noria.errors import DefinitionError
-from noria.ports import Receiver
-from noria.triggers.ingress import serve_triggers
+from noria.triggers.ingress import Ingress
+from noria.triggers.schedules import declare
 from noria.workflow.builder import Workflow
 from noria.workflow.steps import Step
 
@@ -40,7 +40,7 @@ class Worker:
             raise DefinitionError("a worker needs lease > 0, concurrency >= 1 and grace >= 0")
         self.client, self.workflows, self.runs, self.steps = client, with_nested(workflows), runs, steps
         self.host = Host(client.broker, client, self.workflows, concurrency, lease, grace, client.observer)
-        self._triggers: Receiver | None = None
+        self._ingress = Ingress(client, {w.id: w for w in self.workflows})
 
     async def __aenter__(self) -> Worker:
         broker = self.client.broker
@@ -50,16 +50,15 @@ class Worker:
             self.client.registry[workflow.id] = workflow
         if self.runs:
             await self.host.open()
-            registry = {w.id: w for w in self.workflows}
-            self._triggers = await serve_triggers(self.client, registry)
+            await declare(self.client, self.workflows)
+            await self._ingress.open()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._triggers is not None:
-            await self._triggers.close()
         if self.runs:
+            await self._ingress.close()
             await asyncio.shield(self.host.close())
 
 

@@ -9,11 +9,13 @@ from noria.broker.commands import NatsCommands
 from noria.broker.connection import Connection, open_connection
 from noria.broker.contexts import context_options
 from noria.broker.log import NatsLog
-from noria.broker.signals import NatsNews, NatsTimers, NatsTriggers
+from noria.broker.schedules import NatsSchedules
+from noria.broker.signals import NatsNews, NatsTimers
 from noria.broker.stores import NatsBlobs, NatsCatalogue, NatsRecords
 from noria.broker.topology import Topology
+from noria.broker.triggers import NatsTriggers
 from noria.contract.subjects import Subjects
-from noria.ports import Blobs, Catalogue, Commands, Log, News, Operations, Records, Timers, Triggers
+from noria.ports import Blobs, Catalogue, Commands, Log, News, Operations, Records, Schedules, Timers, Triggers
 
 DEFAULT_URL = "nats://127.0.0.1:4222"
 
@@ -33,6 +35,7 @@ class NatsBroker:
         self.catalogue: Catalogue = NatsCatalogue(connection, self.subjects)
         self.news: News = NatsNews(connection, self.subjects)
         self.triggers: Triggers = NatsTriggers(connection, self.subjects)
+        self.schedules: Schedules = NatsSchedules(connection, self.subjects)
         self.operations: Operations = self.topology
         connection.stream_of = self._stream_of
 

@@ -15,6 +15,7 @@ from noria.client.dead import Dead
 from noria.client.operations import Infra, check_up
 from noria.client.run import Run
 from noria.client.runs import Runs, Workflows
+from noria.client.schedules import Schedules
 from noria.client.waiting import Waiting
 from noria.contract.results import RunResult
 from noria.embedded import EmbeddedServer, start_server
@@ -32,7 +33,7 @@ class Noria:
         self.registry: dict[str, Workflow] = {}
         self.waiting = Waiting(broker)
         self.runs, self.workflows, self.infra = Runs(self), Workflows(self), Infra(broker)
-        self.dead = Dead(self)
+        self.dead, self.schedules = Dead(self), Schedules(self)
         self._observer: Observer | None = None
 
     @property

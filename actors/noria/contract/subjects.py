@@ -44,6 +44,14 @@ class Subjects:
     def trigger(self, workflow: str) -> str:
         return f"{self.ns}.trigger.{workflow}"
 
+    def cron(self, workflow: str, schedule: str) -> str:
+        """The definition of a schedule, which sends its ticks to the workflow's trigger."""
+        return f"{self.ns}.cron.{workflow}.{schedule}"
+
+    def past(self, workflow: str, schedule: str) -> str:
+        """What became of a schedule's ticks."""
+        return f"$KV.{self.catalogue}.{workflow}.{schedule}"
+
     def dead_letter(self, kind: str, workflow: str) -> str:
         return f"{self.ns}.dead.{kind}.{workflow}"
 

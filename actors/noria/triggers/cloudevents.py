@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Any, cast
 from urllib.parse import unquote
 
-from cloudevents.core.base import BaseCloudEvent
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 
@@ -16,9 +15,36 @@ from noria.errors import InvalidInput
 
 STRUCTURED = "application/cloudevents"
 REQUIRED = ("id", "source", "type", "specversion")
+OPTIONAL = ("subject", "time", "dataschema", "datacontenttype")
 
 
-def parse(headers: Mapping[str, str], body: bytes) -> BaseCloudEvent:
+class Event(CloudEvent):
+    """A CloudEvent whose attributes and extensions are there by name, as `event.type` or `event["type"]`; its payload is
+    `data`. A standard attribute that it does not have is None, another one an AttributeError or KeyError."""
+
+    @property
+    def data(self) -> Any:
+        return self.get_data()
+
+    def __getitem__(self, name: str) -> Any:
+        return self.data if name == "data" else self.get_attributes()[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name == "data" or name in self.get_attributes()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self.data if name == "data" else self.get_attributes().get(name, default)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        attributes: dict[str, Any] = self.get_attributes()
+        if name not in attributes and name not in OPTIONAL:
+            raise AttributeError(f"the event has no attribute {name!r}; it has {', '.join(sorted(attributes))}")
+        return attributes.get(name)
+
+
+def parse(headers: Mapping[str, str], body: bytes) -> Event:
     """The event of a message; header names in any case. Raises InvalidInput that says what is wrong."""
     lower = {k.lower(): v for k, v in headers.items()}
     content_type = lower.get("content-type", "").strip().lower()
@@ -27,7 +53,7 @@ def parse(headers: Mapping[str, str], body: bytes) -> BaseCloudEvent:
             if content_type.startswith(f"{STRUCTURED}-batch"):
                 raise InvalidInput("a batch of CloudEvents is not accepted here: publish them one by one")
             _check_required(loads(body))
-            return JSONFormat().read(None, body)
+            return cast(Event, JSONFormat().read(Event, body))
         return _binary(lower, content_type, body)
     except InvalidInput:
         raise
@@ -35,7 +61,7 @@ def parse(headers: Mapping[str, str], body: bytes) -> BaseCloudEvent:
         raise InvalidInput(f"not a CloudEvent: {type(error).__name__}: {_words(error)}") from error
 
 
-def _binary(headers: Mapping[str, str], content_type: str, body: bytes) -> BaseCloudEvent:
+def _binary(headers: Mapping[str, str], content_type: str, body: bytes) -> Event:
     attributes: dict[str, Any] = {k[3:]: unquote(v) for k, v in headers.items() if k.startswith("ce-")}
     _check_required(attributes)
     if content_type:
@@ -45,7 +71,7 @@ def _binary(headers: Mapping[str, str], content_type: str, body: bytes) -> BaseC
     data: Any = None
     if body:
         data = loads(body) if not content_type or "json" in content_type else body.decode() if content_type.startswith("text/") else body
-    return CloudEvent(attributes, data)
+    return Event(attributes, data)
 
 
 def _check_required(attributes: Any) -> None:

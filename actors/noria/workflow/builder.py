@@ -12,6 +12,7 @@ from noria.contract.values import as_dict, as_list, as_listing, dumps, plain
 from noria.errors import DefinitionError
 from noria.retry import Retry
 from noria.workflow import checks, diagram
+from noria.workflow.cron import Cron, named
 from noria.workflow.entries import (
     BranchEntry,
     Entry,
@@ -27,6 +28,7 @@ from noria.workflow.entries import (
 from noria.workflow.functions import UserFunction
 from noria.workflow.mapping import SOURCES, value
 from noria.workflow.steps import Step, checked_name
+from noria.workflow.triggers import checked_triggers
 from noria.workflow.types import Declared, is_emptied
 
 
@@ -48,8 +50,8 @@ class Workflow:
         self.retention_seconds = _seconds(retention)
         self.on_finish = None if on_finish is None else _callback(on_finish)
         self.on_error = None if on_error is None else _callback(on_error)
-        self.triggers = tuple(triggers)
-        self.schedules = tuple(as_listing(schedule) or ([] if schedule is None else [schedule]))
+        self.triggers = checked_triggers(id, triggers)
+        self.schedules = tuple(named(id, as_listing(schedule) or ([] if schedule is None else [schedule])).values())
         self.entries: tuple[Entry, ...] = ()
         self.units: dict[str, Unit] = {}
         self.committed = False
@@ -138,6 +140,11 @@ class Workflow:
         twin = copy.copy(self)
         twin.id = checked_name(id, "workflow")
         return twin
+
+    @property
+    def schedules_by_id(self) -> dict[str, Cron]:
+        """The schedules by the ids under which they are stored."""
+        return named(self.id, self.schedules)
 
     @property
     def graph(self) -> dict[str, Any]:
