@@ -24,6 +24,10 @@ conformance:
 properties *args:
     {{python}} -m pytest tests/properties {{args}}
 
+# the protocol models with all their clients and crashes; minutes
+models:
+    {{python}} -m tests.models
+
 # the README's workflow; the report lands in examples/report.json
 run-example:
     {{python}} -c 'from noria.cli.main import main; main()' run examples/log_report.py:report --input '{"folder": "examples/logs", "report": "examples/report.json"}'

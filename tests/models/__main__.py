@@ -1,0 +1,7 @@
+"""The full explorations, minutes each: `python -m tests.models`."""
+
+from tests.models import actor, tree
+
+if __name__ == "__main__":
+    print("parent and child:", tree.Model().explore())
+    print("one actor:", actor.Model().explore())

@@ -1,0 +1,33 @@
+"""The protocol models hold, and each rule of them is needed. `just models` explores further: more crashes, all clients."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.models import actor, tree
+
+CANCELED, RIVALS = ("start", "resume", "cancel"), ("start", "resume", "resume")
+
+
+@pytest.mark.parametrize(("expiries", "rescues"), [(1, 0), (0, 1)])
+def test_one_actor_keeps_its_promises(expiries: int, rescues: int) -> None:
+    found = actor.Model(crashes=1, expiries=expiries, rescues=rescues, clients=CANCELED).explore()
+    assert found.states > 10_000 and found.finals > 10
+    assert actor.Model(crashes=1, expiries=expiries, rescues=rescues, clients=RIVALS).explore().states > 5_000
+
+
+@pytest.mark.parametrize("mutation", actor.MUTATIONS)
+def test_each_rule_for_one_actor_is_needed(mutation: str) -> None:
+    clients = RIVALS if mutation == "no-command-cas" else CANCELED
+    with pytest.raises(AssertionError):
+        actor.Model(mutation, crashes=1, expiries=0, clients=clients).explore()
+
+
+def test_parent_and_child_come_to_their_end() -> None:
+    assert tree.Model(crashes=1, expiries=0).explore().states > 9_000
+
+
+@pytest.mark.parametrize("mutation", tree.MUTATIONS)
+def test_each_rule_for_parent_and_child_is_needed(mutation: str) -> None:
+    with pytest.raises(AssertionError):
+        tree.Model(mutation, crashes=1, expiries=0).explore()
