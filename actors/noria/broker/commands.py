@@ -7,11 +7,11 @@ import logging
 from collections.abc import Awaitable, Callable
 
 import orjson
-from nats.aio.msg import Msg
 
 from noria.broker.connection import Connection
 from noria.broker.log import stored
 from noria.broker.reading import delivered, last, read
+from noria.broker.wire import Incoming
 from noria.clock import monotonic
 from noria.contract.subjects import Subjects
 from noria.errors import BrokerUnavailable, NoriaError
@@ -31,7 +31,7 @@ class NatsDelivery:
 
     __slots__ = ("_connection", "_reply", "actor", "body", "count", "sequence", "time")
 
-    def __init__(self, connection: Connection, subjects: Subjects, msg: Msg) -> None:
+    def __init__(self, connection: Connection, subjects: Subjects, msg: Incoming) -> None:
         self._connection, self._reply = connection, msg.reply
         self.actor, self.body = subjects.parse(msg.subject)[1], msg.data
         self.count, self.sequence, _, self.time = delivered(msg.reply)
@@ -49,7 +49,7 @@ class NatsDelivery:
 class Pull:
     """A standing pull with credits: never more wished for than there is room; pulled again when it went silent."""
 
-    def __init__(self, connection: Connection, subject: str, on_message: Callable[[Msg], None], room: Callable[[], int],
+    def __init__(self, connection: Connection, subject: str, on_message: Callable[[Incoming], None], room: Callable[[], int],
         revive: Callable[[], Awaitable[object]] | None = None,
     ) -> None:  # fmt: skip
         self._revive = revive
@@ -79,9 +79,9 @@ class Pull:
             wish = {"batch": missing, "expires": EXPIRES_SECONDS * SECOND, "idle_heartbeat": HEARTBEAT_SECONDS * SECOND}
             self._connection.publish(self._subject, orjson.dumps(wish), reply=self._box)
 
-    def _arrived(self, msg: Msg) -> None:
+    def _arrived(self, msg: Incoming) -> None:
         self._heard = monotonic()
-        headers = msg.headers or {}
+        headers = msg.headers
         status = headers.get("Status")
         if status is None or msg.reply:
             self._wished = max(0, self._wished - 1)
@@ -175,14 +175,14 @@ class NatsCommands:
     ) -> Pull:
         name = await self._consumer(workflow, lease_seconds)
 
-        def arrived(msg: Msg) -> None:
+        def arrived(msg: Incoming) -> None:
             on_delivery(NatsDelivery(self.connection, self.subjects, msg))
 
         wish = f"$JS.API.CONSUMER.MSG.NEXT.{self.subjects.runs}.{name}"
         pull = Pull(self.connection, wish, arrived, room, lambda: self._consumer(workflow, lease_seconds))
         await pull.start()
 
-        def asked(msg: Msg) -> None:
+        def asked(msg: Incoming) -> None:
             self.connection.publish(msg.reply, b"{}")
 
         pull.also = await self.connection.subscribe(self.subjects.worker(workflow), asked)

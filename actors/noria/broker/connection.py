@@ -14,12 +14,11 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import nats
 import orjson
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
+from noria.broker.wire import Incoming, WireClient
 from noria.chance import fraction
 from noria.clock import monotonic
 from noria.errors import BrokerUnavailable, NoriaError
@@ -31,12 +30,11 @@ OLDEST_SERVER = (2, 14)
 LOST_RACE = (10071, 10164)
 NO_LEADER = 10008
 CONNECT_SECONDS = 5
-connect: Any = vars(nats)["connect"]  # its callbacks are typed loosely
 EXPECT = b"Nats-Expected-Last-Subject-Sequence: %d\r\n"
 Headers = bytes  # prebuilt header lines, each with its line end
 
 
-class Answer(asyncio.Future["Msg"]):
+class Answer(asyncio.Future[Incoming]):
     """A request under way; `deadline` on the monotonic clock."""
 
     deadline = 0.0
@@ -45,7 +43,7 @@ class Answer(asyncio.Future["Msg"]):
 class Connection:
     """Made by `open_connection`."""
 
-    def __init__(self, client: Client, url: str) -> None:
+    def __init__(self, client: WireClient, url: str) -> None:
         self.client, self.url = client, url
         self.stream_of: Callable[[str], str] = _unknown  # set by the broker
         self.loop = asyncio.get_running_loop()
@@ -53,7 +51,7 @@ class Connection:
         self.denied: list[str] = []
         self._box = client.new_inbox()
         self._pages = client.new_inbox()
-        self._readers: dict[str, Callable[[Msg], None]] = {}
+        self._readers: dict[str, Callable[[Incoming], None]] = {}
         self._tokens = itertools.count(1)
         self._answers: dict[str, Answer] = {}
         self._out: list[bytes] = []
@@ -65,12 +63,12 @@ class Connection:
     async def start(self) -> None:
         prefix = len(self._box) + 1
 
-        def answered(msg: Msg) -> None:
+        def answered(msg: Incoming) -> None:
             answer = self._answers.pop(msg.subject[prefix:], None)
             if answer is not None and not answer.done():
                 answer.set_result(msg)
 
-        def page(msg: Msg) -> None:
+        def page(msg: Incoming) -> None:
             reader = self._readers.get(msg.subject.rpartition(".")[2])
             if reader is not None:
                 reader(msg)
@@ -167,7 +165,7 @@ class Connection:
     def _too_large(self, subject: str, body: bytes) -> NoriaError:
         return NoriaError(f"{len(body)} bytes on {subject} exceed the server's max_payload of {self.client.max_payload} bytes")
 
-    def ask_many(self, subject: str, body: bytes, reader: Callable[[Msg], None]) -> Callable[[], None]:
+    def ask_many(self, subject: str, body: bytes, reader: Callable[[Incoming], None]) -> Callable[[], None]:
         """A request that is answered by many messages, each handed to `reader`. Returns how to stop listening."""
         token = str(next(self._tokens))
         self._readers[token] = reader
@@ -210,7 +208,7 @@ class Connection:
         return result
 
     def _appended(
-        self, answer: asyncio.Future[Msg], result: asyncio.Future[int], subject: str, body: bytes, lines: Headers, end: float, again: bool
+        self, answer: asyncio.Future[Incoming], result: asyncio.Future[int], subject: str, body: bytes, lines: Headers, end: float, again: bool
     ) -> None:
         if result.done():
             return
@@ -272,59 +270,26 @@ class Connection:
 
     # Receiving --------------------------------------------------------------------------------------------------
 
-    async def subscribe(self, subject: str, callback: Callable[[Msg], None], queue: str = "") -> Callable[[], Awaitable[None]]:
-        """Call back for each message, in the reading loop where nats-py allows it. Returns how to stop."""
+    async def subscribe(self, subject: str, callback: Callable[[Incoming], None], queue: str = "") -> Callable[[], Awaitable[None]]:
+        """Call back for each message, in the reading loop. Returns how to stop."""
 
-        async def slow(msg: Msg) -> None:
-            callback(msg)
+        async def early(msg: Msg) -> None:  # what comes before the reader is in its place
+            callback(Incoming(msg.subject, msg.reply, msg.data, headers=msg.headers or {}))
 
         client: Any = self.client
-        subscription: Any = await client.subscribe(subject, queue=queue, cb=slow, pending_msgs_limit=-1, pending_bytes_limit=-1)
+        subscription: Any = await client.subscribe(subject, queue=queue, cb=early, pending_msgs_limit=-1, pending_bytes_limit=-1)
+        client.readers[subscription._id] = callback
         await asyncio.sleep(0)
-        if hasattr(subscription, "_pending_queue") and hasattr(subscription, "_pending_size"):
-            subscription._pending_queue = _Direct(subscription, callback)
 
         async def stop() -> None:
-            if not self.client.is_closed:
+            client.readers.pop(subscription._id, None)
+            if not client.is_closed:
                 try:
                     await subscription.unsubscribe()
                 except Exception as error:
                     log.debug("unsubscribe: %s", error)
 
         return stop
-
-
-class _Direct:
-    """Stands for a subscription's queue and hands messages on at once: no task, no queue, a third of the cost."""
-
-    def __init__(self, subscription: Any, callback: Callable[[Msg], None]) -> None:
-        self._subscription, self._callback = subscription, callback
-
-    def put_nowait(self, msg: Msg) -> None:
-        self._subscription._pending_size = 0
-        try:
-            self._callback(msg)
-        except Exception:
-            log.exception("a message on %s could not be handled", msg.subject)
-
-    async def get(self) -> Msg:
-        """nats-py's own reader comes here after a message that arrived before the exchange: it waits for ever."""
-        return await asyncio.get_running_loop().create_future()
-
-    async def join(self) -> None:
-        """Nothing ever waits here."""
-
-    def qsize(self) -> int:
-        return 0
-
-    def empty(self) -> bool:
-        return True
-
-    def full(self) -> bool:
-        return False
-
-    def task_done(self) -> None:
-        pass
 
 
 def shown(url: str) -> str:
@@ -367,10 +332,10 @@ async def open_connection(url: str, **options: Any) -> Connection:
     timeout = options.pop("connect_timeout", CONNECT_SECONDS)
     first: dict[str, Any] = {"allow_reconnect": False, "connect_timeout": timeout, "error_cb": failed, **options}
     try:  # a first try that fails at once: with unlimited reconnects nats-py would try for ever
-        probe: Client = await asyncio.wait_for(connect(url, **first), timeout)
+        probe = await _connected(url, first, timeout)
         await probe.close()
         settings = {"max_reconnect_attempts": -1, "reconnect_time_wait": 0.1, "pending_size": 64 << 20, **options}
-        client: Client = await asyncio.wait_for(connect(url, reconnected_cb=reconnected, error_cb=failed, **settings), timeout + 3)
+        client = await _connected(url, {"reconnected_cb": reconnected, "error_cb": failed, **settings}, timeout + 3)
     except (OSError, TimeoutError, NatsError) as error:
         reason = error or type(error).__name__
         raise BrokerUnavailable(f"cannot connect to NATS at {shown(url)}: {reason}. Start a server, or give its address") from error
@@ -381,3 +346,9 @@ async def open_connection(url: str, **options: Any) -> Connection:
     connection = Connection(client, url)
     await connection.start()
     return connection
+
+
+async def _connected(url: str, options: dict[str, Any], seconds: float) -> WireClient:
+    client: Any = WireClient()
+    await asyncio.wait_for(client.connect(url, **options), seconds)
+    return client

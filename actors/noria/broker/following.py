@@ -6,10 +6,9 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
-from nats.aio.msg import Msg
-
 from noria.broker.connection import Connection
 from noria.broker.reading import delivered
+from noria.broker.wire import Incoming
 from noria.contract.subjects import Subjects
 from noria.errors import BrokerUnavailable, NoriaError
 from noria.limits import FOLLOW_WINDOW_BYTES
@@ -83,7 +82,7 @@ class _Watch:
     def _lost(self) -> None:
         self._queue.put_nowait(None)
 
-    def _arrived(self, msg: Msg) -> None:
+    def _arrived(self, msg: Incoming) -> None:
         if self._full or not msg.reply.startswith("$JS.ACK."):
             return
         self._held += len(msg.data)

@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import orjson
-from nats.aio.msg import Msg
 
 from noria.broker.connection import Connection
+from noria.broker.wire import Incoming
 from noria.clock import monotonic
 from noria.errors import BrokerUnavailable, NoriaError
 from noria.limits import ANSWER_SECONDS, PATIENCE_SECONDS
@@ -27,8 +27,8 @@ class Message(NamedTuple):
     headers: dict[str, str]
 
 
-def message(msg: Msg) -> Message:
-    headers: dict[str, str] = msg.headers or {}
+def message(msg: Incoming) -> Message:
+    headers: dict[str, str] = msg.headers
     stamp = headers.get("Nats-Time-Stamp", "")
     return Message(int(headers["Nats-Sequence"]), headers["Nats-Subject"], msg.data, _epoch(stamp), headers)
 
@@ -52,7 +52,7 @@ async def last(connection: Connection, stream: str, subject: str) -> Message | N
     while True:
         try:
             msg = await connection.request(f"$JS.API.DIRECT.GET.{stream}.{subject}")
-            status = (msg.headers or {}).get("Status")
+            status = msg.headers.get("Status")
             if status is None:
                 return message(msg)
             if status == "404":
@@ -88,8 +88,8 @@ async def _page(connection: Connection, stream: str, subject: str, after: int, s
     page: list[Message] = []
     done: asyncio.Future[tuple[str, int]] = asyncio.get_running_loop().create_future()
 
-    def arrived(msg: Msg) -> None:
-        headers = msg.headers or {}
+    def arrived(msg: Incoming) -> None:
+        headers = msg.headers
         status = headers.get("Status")
         if status is None:
             page.append(message(msg))

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
-from nats.aio.msg import Msg
-
 from noria.broker.connection import Connection
 from noria.broker.reading import purge
+from noria.broker.wire import Incoming
 from noria.contract.subjects import Subjects
 from noria.ports import ActorKey, RunKey
 
@@ -39,7 +38,7 @@ class NatsNews:
         self.connection.publish(self.subjects.rest(run, status), body)
 
     async def on_rests(self, workflow: str, callback: Callable[[RunKey, bytes], None]) -> Callable[[], Awaitable[None]]:
-        def arrived(msg: Msg) -> None:
+        def arrived(msg: Incoming) -> None:
             callback(RunKey(workflow, msg.subject.split(".")[3]), msg.data)
 
         return await self.connection.subscribe(self.subjects.rest(RunKey(workflow, "*"), "*"), arrived)
@@ -48,7 +47,7 @@ class NatsNews:
         self.connection.publish(self.subjects.nudge(*run), sender.encode())
 
     async def on_nudge(self, workflow: str, callback: Callable[[RunKey, str], None]) -> Callable[[], Awaitable[None]]:
-        def arrived(msg: Msg) -> None:
+        def arrived(msg: Incoming) -> None:
             callback(RunKey(workflow, msg.subject.rpartition(".")[2]), msg.data.decode(errors="replace"))
 
         return await self.connection.subscribe(self.subjects.nudge(workflow, "*"), arrived)

@@ -8,10 +8,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from nats.aio.msg import Msg
-
 from noria.broker.connection import Connection
 from noria.broker.reading import last, purge, read
+from noria.broker.wire import Incoming
 from noria.contract.subjects import Subjects
 from noria.errors import BrokerUnavailable, NoriaError
 from noria.ports import RunKey, StoredRecord
@@ -51,11 +50,11 @@ class NatsRecords:
         box, found = self.connection.client.new_inbox(), dict[RunKey, str]()
         total, seen, done = -1, 0, asyncio.Event()
 
-        def arrived(msg: Msg) -> None:
+        def arrived(msg: Incoming) -> None:
             nonlocal seen
             seen += 1
             _, _, name, run = msg.subject.split(".", 3)
-            summary = (msg.headers or {}).get(SUMMARY)
+            summary = msg.headers.get(SUMMARY)
             if summary:
                 found[RunKey(name, run)] = summary
             if msg.reply.endswith(".0") or seen == total:

@@ -8,11 +8,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from nats.aio.msg import Msg
-
 from noria.broker.commands import Pull
 from noria.broker.connection import Connection
 from noria.broker.reading import Message, delivered, read
+from noria.broker.wire import Incoming
 from noria.contract.subjects import Subjects
 from noria.errors import BrokerUnavailable, DefinitionError, NoriaError, choices
 from noria.limits import BINDING_IDLE_SECONDS, MAX_REASON, TRIGGERS_AT_ONCE
@@ -30,11 +29,11 @@ OnTrigger = Callable[[Trigger], Awaitable[None]]
 class NatsTrigger:
     """ports.Trigger of a JetStream message, or of a core one, which nobody can hand back."""
 
-    def __init__(self, connection: Connection, msg: Msg) -> None:
+    def __init__(self, connection: Connection, msg: Incoming) -> None:
         self._connection, self._reply = connection, msg.reply if msg.reply.startswith("$JS.ACK.") else ""
         self.subject, self.body = msg.subject, msg.data
         self.count, self.sequence, _, self.time = delivered(self._reply) if self._reply else (1, 0, 0, 0.0)
-        self.headers: Mapping[str, str] = {k.lower(): v for k, v in (msg.headers or {}).items()}
+        self.headers: Mapping[str, str] = {k.lower(): v for k, v in msg.headers.items()}
         self.tick = _tick(self.headers)
 
     def ack(self) -> None:
@@ -85,7 +84,7 @@ class NatsTriggers:
     async def _pull(self, stream: str, name: str, on: str, extra: dict[str, Any], on_trigger: OnTrigger) -> Receiver:
         work = _Work(on_trigger)
 
-        def arrived(msg: Msg) -> None:
+        def arrived(msg: Incoming) -> None:
             work.begin(NatsTrigger(self.connection, msg))
 
         async def revive() -> None:
