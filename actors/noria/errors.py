@@ -6,6 +6,8 @@ NoriaError
 │   ├── DuplicateStep            two units share an id
 │   ├── WorkflowNotCommitted     commit() it or register it with a worker
 │   └── GraphMismatch            a stored run does not fit this version of the graph
+├── NewerFormat                  written by a newer Noria: upgrade, or leave it to who can read it
+├── LimitExceeded                a value of limits.py: make less of it
 ├── InvalidInput (ValueError)    data does not fit a declared type: fix the data
 ├── RunAlreadyStarted            the run id is taken: choose another or use the run
 ├── RunNotFound, WorkflowNotFound, StepNotFound
@@ -49,6 +51,14 @@ class WorkflowNotCommitted(DefinitionError):
 
 class GraphMismatch(DefinitionError):
     """A stored run names a place that this version of the graph does not have."""
+
+
+class NewerFormat(NoriaError):
+    """A log, command or record of a format that this version of Noria cannot read."""
+
+
+class LimitExceeded(NoriaError):
+    """More than limits.py allows; the message names what, how much, and the limit."""
 
 
 class InvalidInput(NoriaError, ValueError):

@@ -5,8 +5,10 @@ from typing import Final
 MAX_INLINE_BYTES: Final = 128 * 1024  # larger values live in the blobs
 MAX_NESTING: Final = 32  # actors from the root down
 MAX_LABELS: Final = 64  # per suspension
+MAX_CHILDREN: Final = 100_000  # items of one foreach
 CHILD_WINDOW: Final = 64  # children running in place per activation before "auto" spreads
 LINGER_SECONDS: Final = 2.0  # sleeps and back-offs up to this are awaited in place
+STEP_BACK_SECONDS: Final = 30.0  # at most, before a run is looked at again that this worker cannot host
 POISON_TAKEOVERS: Final = 5  # take-overs without progress before a run is given up
 SUSPECT_TAKEOVERS: Final = 2  # from so many on a worker hosts one such run at a time
 RECORD_EVERY_FACTS: Final = 1000  # facts between two records of an active run

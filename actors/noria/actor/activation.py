@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from noria import runlog
-from noria.actor import endings, parcels, resting
+from noria.actor import endings, resting
 from noria.actor.drive import drive
 from noria.actor.journal import Fenced, Journal
-from noria.actor.load import fold, load
+from noria.actor.load import Unreadable, fold, load
 from noria.actor.places import Places
 from noria.clock import now
-from noria.contract import commands
 from noria.contract.facts import Answered, Fact, Rested, Started
-from noria.errors import BrokerUnavailable, NoriaError
+from noria.errors import BrokerUnavailable, GraphMismatch, NoriaError
 from noria.limits import FIRST_RECORD_SECONDS, POISON_TAKEOVERS, RECORD_EVERY_FACTS, SUSPECT_TAKEOVERS
-from noria.machine.fold import fold_command
+from noria.machine.fit import misfit
 from noria.machine.lease import judge
 from noria.machine.state import ENDED, RESTING, Actor, Tree
-from noria.ports import Delivery, Refused, Stretch
+from noria.ports import Delivery, Refused, Stored, Stretch
 from noria.workflow.builder import Workflow
 from noria.workflow.context import AbortSignal
 from noria.workflow.entries import LoopEntry, MapEntry, SleepEntry, ThenEntry
@@ -54,6 +53,7 @@ class Activation:
         self.watching = 0  # spread children that we wait for
         self.revision: int | None = None  # of the run's record; a spread child has none
         self.recorded = 0  # the root's last fact that the record included when it was read
+        self.unreadable: Sequence[Unreadable] = ()  # passed over when it was loaded, not buried yet
         self.places = Places(workflow, self.key.path)
         self.stretch: Stretch | None = None  # what telemetry watches
         self._main: asyncio.Task[str] | None = None
@@ -72,11 +72,12 @@ class Activation:
         runlog.current.set(self.key.tree)
         pause, hosted_as, fresh = 0.02, None, self.host.is_fresh(self.delivery)
         while True:
-            await self._load(fresh)
+            fresh = await self._load(fresh)
             match judge(self.tree, self.delivery.sequence, hosted_as):
                 case "drop":
                     return None
                 case "ack":
+                    await self._bury([bad for bad in self.unreadable if bad.sequence == self.delivery.sequence])
                     if self.revision is not None and self.tree.root.last > self.recorded and self.tree.root.status in RESTING:
                         await resting.save(self)  # the former host may have died before it could
                     return self.delivery.ack()
@@ -85,6 +86,8 @@ class Activation:
                         self.host.sidestep(self)
                         await self._nap(self.host.lease)
                         continue
+                    self._check_fit(fresh)
+                    await self._bury(self.unreadable)
                     if await self._host(fresh):
                         return None
                     hosted_as, fresh = self.journal.nonce, False
@@ -98,17 +101,33 @@ class Activation:
                     await self._nap(pause)
                     pause = min(pause * 2, 1.0)
 
-    async def _load(self, fresh: bool) -> None:
+    async def _load(self, fresh: bool) -> bool:
+        """Fold what is stored; all that there is to a fresh start is in the delivery. Whether it was one indeed."""
         self.suspect, self._woken = False, False
         if fresh:
             self.tree, self.revision = Tree(self.key.path), 0 if self.key.path == "" else None
-            body = await parcels.unpack(self.broker, self.key.tree, self.delivery.body)
-            fold_command(self.tree, self.delivery.sequence, self.key.path, commands.decode(body))
-        else:
+            delivered = Stored(self.delivery.sequence, "in", self.key, self.delivery.body, self.delivery.time)
+            fresh = await fold(self.broker, self.tree, delivered) is None
+        if not fresh:
             loaded = await load(self.broker, self.key, self.delivery.sequence if self.delivery.count == 1 else 0)
-            self.tree, self.recorded = loaded.tree, loaded.recorded
+            self.tree, self.recorded, self.unreadable = loaded.tree, loaded.recorded, loaded.unreadable
             self.revision = loaded.revision if self.key.path == "" else None
         self.journal = Journal(self.broker, self.key, self.tree, self.delivery.sequence, self.host.nonces)
+        return fresh
+
+    def _check_fit(self, fresh: bool) -> None:
+        """Raises GraphMismatch when what the run recorded does not fit this worker's definition. To be canceled it need not."""
+        reason = None if fresh or self.tree.cancel else misfit(self.tree, self.places.unit(self.key.path))
+        if reason is not None:
+            raise GraphMismatch(
+                f"workflow {self.workflow.id!r}, version {self.workflow.version!r}, does not fit this run of version {self.tree.version!r}: {reason}"
+            )
+
+    async def _bury(self, unreadable: Sequence[Unreadable]) -> None:
+        for bad in unreadable:
+            where = {"noria-run": bad.actor.run, "noria-path": bad.actor.path, "noria-sequence": str(bad.sequence)}
+            await self.broker.triggers.bury(bad.kind, bad.actor.workflow, bad.body, where, bad.reason)
+        self.unreadable = ()
 
     def _is_suspect(self, fresh: bool) -> bool:
         """Whether this would be one more take-over of a run that was taken over before without progress."""
@@ -256,13 +275,18 @@ class Activation:
             for entry in await self.broker.log.read_tree(self.key, tree.cursor):
                 if entry.actor.path == self.key.path and entry.sequence > tree.root.last:
                     raise Fenced
-                await fold(self.broker, tree, entry)
+                await self._fold(entry)
         for entry in await self.broker.commands.read(self.key, self.journal.in_seen):
-            await fold(self.broker, tree, entry)
+            await self._fold(entry)
             self.journal.in_seen = entry.sequence
         self._prove()
         stirred, self.stirred = self.stirred, asyncio.Event()
         stirred.set()
+
+    async def _fold(self, entry: Stored) -> None:
+        bad = await fold(self.broker, self.tree, entry)
+        if bad is not None:
+            await self._bury([bad])
 
     def _prove(self) -> None:
         """A suspect that got on is none any more: another one's turn."""

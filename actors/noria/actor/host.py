@@ -8,12 +8,13 @@ from collections.abc import Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from noria.actor import resting
 from noria.actor.activation import Activation
 from noria.actor.trial import Trial
 from noria.clock import monotonic, now
-from noria.errors import BrokerUnavailable
+from noria.errors import BrokerUnavailable, GraphMismatch, NewerFormat, NoriaError
 from noria.ids import Nonces
-from noria.limits import THREADS
+from noria.limits import STEP_BACK_SECONDS, THREADS
 from noria.ports import ActorKey, Broker, Delivery, Observer, Receiver, RunKey
 from noria.workflow.builder import Workflow
 
@@ -110,6 +111,8 @@ class Host:
             await activation.attend()
         except asyncio.CancelledError:
             raise
+        except (GraphMismatch, NewerFormat) as error:
+            await self._step_back(activation, error)
         except BrokerUnavailable as error:
             log.warning("run %s is left to the next delivery: %s", activation.key.run, error)
             activation.delivery.hand_back(1.0)
@@ -124,6 +127,14 @@ class Host:
             following = Activation(self, activation.workflow, waiting[0])
             following.others = waiting[1:]
             self._begin(following)
+
+    async def _step_back(self, activation: Activation, error: NoriaError) -> None:
+        """Leave the run to a worker that can host it, longer each time; it counts as nobody's failure. The record says why."""
+        delay = min(STEP_BACK_SECONDS, 0.25 * 2 ** min(activation.delivery.count - 1, 10))
+        log.warning("this worker steps back from run %s for %.2f s: %s", activation.key.run, delay, error)
+        if isinstance(error, GraphMismatch):
+            await resting.note_misfit(activation, str(error))
+        activation.delivery.hand_back(delay)
 
     def is_fresh(self, delivery: Delivery) -> bool:
         """Whether a delivery says all that there is to know: a start, young, delivered for the first time."""

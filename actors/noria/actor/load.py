@@ -4,50 +4,84 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from noria.actor import parcels
 from noria.contract import commands, facts
-from noria.contract.values import loads
-from noria.errors import NoriaError
-from noria.machine.fold import fold_command, fold_message
+from noria.contract.values import BAD_DATA, loads
+from noria.errors import BrokerUnavailable, NewerFormat, NoriaError
+from noria.limits import MAX_NESTING
+from noria.machine.fold import fold_command, fold_message, fold_unreadable
 from noria.machine.state import RESTING, Tree
 from noria.ports import ActorKey, Broker, Stored
 
 log = logging.getLogger("noria.actor")
+RECORD_FORMAT = 1
+SEGMENT = r"[A-Za-z0-9_-]+(=[0-9]{1,9})?(@[0-9]{1,9})?"
+PATH = re.compile(rf"({SEGMENT}(\.{SEGMENT})*)?")
+
+
+class Unreadable(NamedTuple):
+    """What is stored but cannot be read: `kind` is record, command or fact."""
+
+    kind: str
+    actor: ActorKey
+    sequence: int
+    body: bytes
+    reason: str
 
 
 class Loaded(NamedTuple):
     """A tree, and the record that it began with: its revision (0 = none), the root's last fact in it; `deleted`: it is
-    a tombstone."""
+    a tombstone. What could not be read was passed over."""
 
     tree: Tree
     revision: int
     recorded: int = 0
     deleted: bool = False
+    unreadable: Sequence[Unreadable] = ()
 
 
 async def load(broker: Broker, key: ActorKey, newcomer: int = 0) -> Loaded:
-    """The tree at and below `key`. Facts are read before commands: so no fact names a command that was not read.
+    """The tree at and below `key`. Facts are read before commands: so no fact names a command that was not read. Raises
+    NewerFormat when a newer Noria wrote some of it.
 
     `newcomer`: a command that is delivered for the first time, so that nobody can have hosted the actor by it yet.
     """
-    tree, revision, recorded, deleted = Tree(key.path), 0, 0, False
+    tree, revision, deleted, unreadable = Tree(key.path), 0, False, list[Unreadable]()
     stored = await broker.records.get(key.tree) if key.path == "" else None
     if stored is not None:
-        data: Any = loads(await parcels.unpack(broker, key.tree, stored.body)) if stored.body else {}
-        revision, deleted = stored.revision, "tree" not in data
-        tree = Tree.of(data["tree"]) if not deleted else tree
-        recorded = tree.root.last
-    entries = None
+        revision = stored.revision
+        try:
+            found = _recorded(await parcels.unpack(broker, key.tree, stored.body))
+            deleted, tree = found is None, found or tree
+        except (NewerFormat, BrokerUnavailable):
+            raise
+        except (NoriaError, *BAD_DATA) as error:
+            unreadable.append(_unreadable("record", key, revision, stored.body, error))
+    recorded, entries = tree.root.last, None
     if stored is not None and tree.root.status in RESTING:
         entries = await _commands_since(broker, key, tree, newcomer)
     if entries is None:
         entries = await broker.log.read_tree(key, tree.cursor)
         entries += await broker.commands.read_tree(key, tree.root.in_seen)
     for entry in sorted(entries, key=lambda e: e.sequence):
-        await fold(broker, tree, entry)
-    return Loaded(tree, revision, recorded, deleted)
+        bad = await fold(broker, tree, entry)
+        if bad is not None:
+            unreadable.append(bad)
+    return Loaded(tree, revision, recorded, deleted, unreadable)
+
+
+def _recorded(body: bytes) -> Tree | None:
+    """The tree of a record; None for a tombstone."""
+    data: Any = loads(body) if body else {"deleted": True}
+    if data.get("deleted"):
+        return None
+    if data["v"] > RECORD_FORMAT:
+        raise NewerFormat(f"the record has format {data['v']}; this version of Noria reads up to {RECORD_FORMAT}: upgrade it")
+    return Tree.of(data["tree"])
 
 
 async def _commands_since(broker: Broker, key: ActorKey, tree: Tree, newcomer: int) -> list[Stored] | None:
@@ -62,18 +96,31 @@ async def _commands_since(broker: Broker, key: ActorKey, tree: Tree, newcomer: i
     return entries if rests and (not entries or entries[0].sequence == newcomer) else None
 
 
-async def fold(broker: Broker, tree: Tree, entry: Stored) -> None:
-    """One stored entry into the tree. What cannot be read is passed over, loudly: the chain goes on behind it."""
-    path = entry.actor.path
+async def fold(broker: Broker, tree: Tree, entry: Stored) -> Unreadable | None:
+    """One stored entry into the tree. What nobody can read is passed over and returned: the chain goes on behind it.
+    Raises NewerFormat for what only a newer Noria can read."""
+    path, is_command = entry.actor.path, entry.kind == "in"
     try:
+        if path.count(".") >= MAX_NESTING or not PATH.fullmatch(path):
+            raise NoriaError(f"no actor has the path {path[:200]!r}")
         body = await parcels.unpack(broker, entry.actor.tree, entry.body)
-        if entry.kind == "in":
+        if is_command:
             fold_command(tree, entry.sequence, path, commands.decode(body))
-            return
-        fold_message(tree, entry.sequence, path, facts.decode(body))
-    except NoriaError as error:
-        log.error("entry %d of run %s/%s at %r is unreadable: %s", entry.sequence, *entry.actor, error)
-        if entry.kind == "run":
-            tree.actor(path).last = entry.sequence
-    if entry.kind == "run":
-        tree.cursor = max(tree.cursor, entry.sequence)
+        else:
+            fold_message(tree, entry.sequence, path, facts.decode(body))
+    except (NewerFormat, BrokerUnavailable):
+        raise
+    except (NoriaError, *BAD_DATA) as error:
+        if path in tree.actors:
+            fold_unreadable(tree, entry.sequence, path, is_command)
+        return _unreadable("command" if is_command else "fact", entry.actor, entry.sequence, entry.body, error)
+    finally:
+        if not is_command:
+            tree.cursor = max(tree.cursor, entry.sequence)
+    return None
+
+
+def _unreadable(kind: str, actor: ActorKey, sequence: int, body: bytes, error: Exception) -> Unreadable:
+    reason = str(error) if isinstance(error, NoriaError) else f"not a {kind}: {error!r}"
+    log.error("%s %d of run %s/%s at %r is unreadable: %s", kind, sequence, *actor, reason)
+    return Unreadable(kind, actor, sequence, body, reason)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from noria.contract.values import dumps, loads
+import re
+
+from noria.contract.values import as_dict, dumps, loads
+from noria.errors import NoriaError
 from noria.limits import MAX_INLINE_BYTES
 from noria.ports import Broker, RunKey
 
 _MARK = b'{"noria_blob":'
+_NAME = re.compile(r"[0-9a-f]{64}-[0-9]{1,4}")
 
 
 async def pack(broker: Broker, run: RunKey, body: bytes) -> bytes:
@@ -15,5 +19,13 @@ async def pack(broker: Broker, run: RunKey, body: bytes) -> bytes:
 
 
 async def unpack(broker: Broker, run: RunKey, body: bytes) -> bytes:
-    """The body that `pack` was given."""
-    return await broker.blobs.get(run, loads(body)["noria_blob"]) if body.startswith(_MARK) else body
+    """The body that `pack` was given. Raises NoriaError when it is gone, or the slip is none."""
+    if not body.startswith(_MARK):
+        return body
+    try:
+        name = (as_dict(loads(body)) or {}).get("noria_blob")
+    except ValueError:
+        name = None
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise NoriaError("not the slip of a parcel")
+    return await broker.blobs.get(run, name)

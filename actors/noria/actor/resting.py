@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from noria.actor import parcels
 from noria.actor.handlers import LiveContext
-from noria.actor.load import load
+from noria.actor.load import RECORD_FORMAT, load
 from noria.contract.facts import Fact, FactMessage, Finished, Rested, StepSuspended
 from noria.contract.results import run_result
 from noria.contract.values import dumps, loads
+from noria.errors import NoriaError
 from noria.limits import MAX_RESULT_NEWS_BYTES
 from noria.machine.fold import fold_message
 from noria.machine.state import ENDED, Tree
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from noria.actor.activation import Activation
 
 log = logging.getLogger("noria.actor")
-FORMAT = 1
 SILENT = ("waiting", "paused", "running", "pending")
 
 
@@ -39,7 +39,7 @@ async def _save(activation: Activation, active: bool) -> None:
     ended = tree.root.status in ENDED
     retention = activation.workflow.retention_seconds
     ttl = max(1.0, retention) if ended and retention is not None else None
-    line, body = dumps(summary(tree)).decode(), dumps({"v": FORMAT, "tree": tree.dump()})
+    line, body = dumps(summary(tree)).decode(), dumps({"v": RECORD_FORMAT, "tree": tree.dump()})
     body = await parcels.pack(activation.broker, run, body)
     try:
         activation.revision = await activation.broker.records.put(run, body, revision, line, ttl)
@@ -47,6 +47,17 @@ async def _save(activation: Activation, active: bool) -> None:
         stored = await load(activation.broker, activation.key)
         if not active and not stored.deleted and stored.tree.root.last <= tree.root.last:
             activation.revision = await activation.broker.records.put(run, body, stored.revision, line, ttl)
+
+
+async def note_misfit(activation: Activation, reason: str) -> None:
+    """Let the record of a run that this worker cannot host say why; best effort, and once for each reason."""
+    if activation.tree.misfit == reason:
+        return
+    activation.tree.misfit = reason
+    try:
+        await save(activation, active=True)
+    except (NoriaError, Refused) as error:
+        log.warning("the record of run %s does not show its misfit: %s", activation.key.run, error)
 
 
 def announce(activation: Activation) -> None:

@@ -9,8 +9,8 @@ from noria.clock import aware
 from noria.contract import commands, facts
 from noria.contract.events import RunEvent
 from noria.contract.facts import BlockEnded, Fact, Finished, Rested, StepEnded, StepSuspended, StepWaiting, iso
-from noria.contract.values import loads
-from noria.errors import NoriaError
+from noria.contract.values import BAD_DATA, loads
+from noria.errors import BrokerUnavailable, NewerFormat, NoriaError
 from noria.machine.fold import fold_command, fold_message
 from noria.machine.state import Tree, join, split
 from noria.machine.view import status, usage
@@ -44,7 +44,9 @@ class EventReader:
         try:
             body = await parcels.unpack(self._broker, self._key, entry.body)
             events = self._read(entry, body)
-        except NoriaError:  # unreadable: the log goes on behind it
+        except (NewerFormat, BrokerUnavailable):
+            raise
+        except (NoriaError, *BAD_DATA):  # unreadable: the log goes on behind it
             return []
         return events if entry.sequence > self._after else []
 

@@ -34,4 +34,6 @@ async def check_up(noria: Noria) -> list[tuple[str, bool, str]]:
     for name in sorted(await broker.catalogue.list()):
         hosted = await broker.commands.hosted(name)
         found.append((f"workflow {name}", hosted, "hosted" if hosted else "no worker: noria worker MODULE:ATTR"))
+    for key, reason in await noria.runs.misfits():
+        found.append((f"run {key.run}", False, f"{reason}. Run a worker of the version that it began with, or cancel it"))
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from noria.actor.load import load
 from noria.clock import now
 from noria.contract.results import RunPage, RunRecord, RunSummary, run_record, when
-from noria.contract.values import loads
-from noria.errors import RunNotFound, RunStillActive, WorkflowNotFound, choices
+from noria.contract.typed import is_time
+from noria.contract.values import as_dict, loads
+from noria.errors import NewerFormat, RunNotFound, RunStillActive, WorkflowNotFound, choices
 from noria.limits import TOMBSTONE_SECONDS
 from noria.machine.state import ENDED
 from noria.machine.view import view
@@ -21,6 +23,7 @@ from noria.workflow.builder import Workflow
 if TYPE_CHECKING:
     from noria.client.noria import Noria
 
+log = logging.getLogger("noria.client")
 
 
 class Runs:
@@ -68,13 +71,27 @@ class Runs:
     async def _rows(self, workflow: str | None) -> list[RunSummary]:
         broker = self._noria.broker
         summaries, started = await asyncio.gather(broker.records.summaries(workflow), broker.commands.started(workflow))
-        lines: dict[RunKey, dict[str, Any]] = {key: loads(line) for key, line in summaries}
+        lines = {key: line for key, text in summaries if (line := _line(text)) is not None}
         rows = [_summary(key, line) for key, line in lines.items() if not _expired(line.get("ended_at"), self._noria.registry.get(key.workflow))]
         for key in [k for k in started if k not in lines]:
-            loaded = await load(broker, ActorKey(*key))
+            try:
+                loaded = await load(broker, ActorKey(*key))
+            except NewerFormat as error:
+                log.warning("run %s of workflow %s is not listed: %s", key.run, key.workflow, error)
+                continue
             if not loaded.deleted and loaded.tree.root.started and not _expired(loaded.tree.root.ended_at, self._noria.registry.get(key.workflow)):
                 rows.append(_summary(key, view(loaded.tree, *key)))
         return rows
+
+    async def misfits(self) -> list[tuple[RunKey, str]]:
+        """The runs that the worker which saw them last could not host, and why."""
+        broker, found = self._noria.broker, list[tuple[RunKey, str]]()
+        for key, text in await broker.records.summaries():
+            if "misfit" in (_line(text) or {}):
+                tree = (await load(broker, ActorKey(*key))).tree
+                if tree.misfit is not None:
+                    found.append((key, tree.misfit))
+        return found
 
     async def delete(self, run_id: str, workflow: Workflow | str | None = None, *, force: bool = False) -> None:
         """Remove log, record, blobs and timers. Raises RunNotFound, or RunStillActive unless it ended or `force`."""
@@ -133,6 +150,17 @@ def _name(workflow: Workflow | str) -> str:
 
 def _expired(ended_at: float | None, workflow: Workflow | None) -> bool:
     return ended_at is not None and workflow is not None and workflow.retention_seconds is not None and now() > ended_at + workflow.retention_seconds
+
+
+def _line(text: str) -> dict[str, Any] | None:
+    """A summary as it was written; None for anything else."""
+    try:
+        line = as_dict(loads(text))
+    except ValueError:
+        return None
+    times = [line.get(name) for name in ("created_at", "started_at", "ended_at")] if line is not None else []
+    readable = line is not None and isinstance(line.get("status"), str) and all(t is None or is_time(t) for t in times)
+    return line if readable else None
 
 
 def _summary(key: RunKey, line: Mapping[str, Any]) -> RunSummary:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from noria.actor.load import Loaded, load
 from noria.clock import monotonic
-from noria.contract.values import loads
-from noria.errors import BrokerUnavailable, NoWorker
+from noria.contract.values import BAD_DATA, loads
+from noria.errors import BrokerUnavailable, NewerFormat, NoWorker
 from noria.machine.state import ENDED
 from noria.machine.view import settled, view
 from noria.ports import ActorKey, Broker, RunKey
 
+log = logging.getLogger("noria.client")
 FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS = 1.0, 5.0
 
 
@@ -69,9 +71,14 @@ class Waiting:
                 return None
         except TimeoutError:
             pass
+        except BAD_DATA:
+            log.warning("news of run %s are unreadable: read instead", run.run)
         try:
             loaded = await load(self._broker, ActorKey(*run))
         except BrokerUnavailable:
+            return None
+        except NewerFormat as error:  # who hosts it can read it, and tells
+            log.warning("run %s cannot be read here: %s", run.run, error)
             return None
         good = loaded.tree.root.status in ENDED if ended else settled(loaded.tree, after)
         return view(loaded.tree, *run) if good else None

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, TypeAlias
 
+from noria.contract.typed import check_types
 from noria.contract.values import dumps, loads
-from noria.errors import NoriaError
+from noria.errors import NewerFormat, NoriaError
 
 FORMAT = 1
 
@@ -85,12 +86,13 @@ def encode(command: Command) -> bytes:
 
 
 def decode(body: bytes) -> Command:
-    """The command back. Raises NoriaError for what is none or of a newer format."""
+    """The command back. Raises NewerFormat, or NoriaError for what is no command."""
     try:
         data = loads(body)
         if data.pop("v") > FORMAT:
-            raise NoriaError("a command of a newer format: upgrade Noria")
+            raise NewerFormat(f"a command of a newer format than {FORMAT}: upgrade Noria")
         command = KINDS[data.pop("kind")](**data)
+        check_types(command)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise NoriaError(f"not a command: {error!r}") from error
     if isinstance(command, Resume):

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
+from noria.contract.typed import check_types
 from noria.contract.values import as_list, dumps, loads
-from noria.errors import NoriaError
+from noria.errors import NewerFormat, NoriaError
+from noria.limits import MAX_CHILDREN
 
 FORMAT = 1
 EVENT_PREFIX = "io.noria."
@@ -319,16 +321,20 @@ def _writes(meta: dict[str, Any], writes: Writes) -> None:
 
 
 def decode(body: bytes) -> FactMessage:
-    """The message back. Raises NoriaError for what is no message of facts or of a newer format."""
+    """The message back. Raises NewerFormat, or NoriaError for what is no message of facts."""
     try:
         found: Any = loads(body)
         events = as_list(found) or [found]
         head = events[0]["data"]["noria"]
         if head["v"] > FORMAT:
-            raise NoriaError(f"the log has format {head['v']}; this version of Noria reads up to {FORMAT}: upgrade it")
-        facts = [_decode_fact(event) for event in events]
-        return FactMessage(facts, head["in_seen"], head["door"], head["host"], events[0]["id"], head.get("member", 0))
-    except (KeyError, TypeError, IndexError, ValueError) as error:
+            raise NewerFormat(f"the log has format {head['v']}; this version of Noria reads up to {FORMAT}: upgrade it")
+        message = FactMessage([], head["in_seen"], head["door"], head["host"], events[0]["id"], head.get("member", 0))
+        check_types(message)
+        message.facts = [_decode_fact(event) for event in events]
+        for fact in message.facts:
+            check_types(fact)
+        return message
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
         raise NoriaError(f"not a message of facts: {error!r}") from error
 
 
@@ -361,6 +367,8 @@ def _decode_fact(event: dict[str, Any]) -> Fact:
         case "started":
             return Started(data["input"], data["resource_id"], meta["t"])
         case "block-ended":
+            if meta.get("total", 0) > MAX_CHILDREN:
+                raise ValueError(f"a foreach of {meta['total']} items")
             return BlockEnded(
                 meta["entry"], meta["kind"], meta["st"], meta["t1"], meta.get("segments", []), meta.get("total", 0),
                 meta.get("segment", ""), meta.get("error"), meta.get("tripwire"),

@@ -12,6 +12,7 @@ from pydantic_core import to_jsonable_python
 
 from noria.limits import CAUSE_DEPTH
 
+BAD_DATA = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError)  # what reading hostile data may raise
 _OPTIONS = orjson.OPT_NON_STR_KEYS
 loads = orjson.loads
 

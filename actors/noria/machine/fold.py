@@ -26,11 +26,8 @@ from noria.machine.state import ENDED, Actor, Step, Tree, items, join, parent, r
 def fold_command(tree: Tree, sequence: int, path: str, command: Command) -> None:
     """A command changes nothing but what is pending; a fact whose `in_seen` covers it makes it count."""
     actor = tree.actor(path)
-    if sequence <= actor.in_seen and not isinstance(command, Start):
-        pass  # consumed: its traces below stay, they are compared by sequence
-    elif (sequence, path) not in tree.pending:
-        tree.pending.append((sequence, path))
-        tree.pending.sort()
+    if sequence > actor.in_seen or isinstance(command, Start):  # a consumed one's traces stay, they are compared by sequence
+        _pend(tree, sequence, path)
     match command:
         case Start():
             actor.input = actor.prev = command.input
@@ -59,6 +56,20 @@ def fold_command(tree: Tree, sequence: int, path: str, command: Command) -> None
             assert_never(command)
 
 
+def _pend(tree: Tree, sequence: int, path: str) -> None:
+    if (sequence, path) not in tree.pending:
+        tree.pending.append((sequence, path))
+        tree.pending.sort()
+
+
+def fold_unreadable(tree: Tree, sequence: int, path: str, is_command: bool) -> None:
+    """Something that nobody can read: a command is consumed like any that changes nothing, a fact keeps its place in the chain."""
+    if not is_command:
+        tree.actor(path).last = max(tree.actor(path).last, sequence)
+    elif sequence > tree.actor(path).in_seen:
+        _pend(tree, sequence, path)
+
+
 def fold_message(tree: Tree, sequence: int, path: str, message: FactMessage) -> None:
     """One append of an actor. One that was folded before changes nothing."""
     actor = tree.actor(path)
@@ -68,6 +79,7 @@ def fold_message(tree: Tree, sequence: int, path: str, message: FactMessage) -> 
     actor.last, actor.door, actor.host = sequence, message.door, message.host
     actor.in_seen = max(actor.in_seen, message.in_seen)
     tree.facts += 1
+    tree.misfit = None
     if path == tree.base:
         tree.pending = [p for p in tree.pending if p[0] > actor.in_seen or p[1] != path]
     if tree.root.status in ENDED:

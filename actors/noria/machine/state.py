@@ -7,14 +7,16 @@ and both get the same state.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeAlias, TypeVar, cast
 
+from noria.contract.typed import check_types
 from noria.contract.values import as_list
 
 ENDED = frozenset({"success", "failed", "canceled", "tripwire"})
 RESTING = ENDED | {"suspended", "waiting", "paused"}
 
+T = TypeVar("T")
 Register: TypeAlias = dict[str, list[Any]]  # key -> [sequence, value], or [sequence] once removed
 
 
@@ -77,8 +79,8 @@ class Tree:
     """All actors at and below `base`, and what concerns the run as a whole."""
 
     __slots__ = (
-        "actors", "base", "cancel", "context", "created_at", "cursor", "facts", "fired", "hosted", "leaf_done", "pending",
-        "per_step", "resource_id", "state", "takeovers", "traceparent", "updated_at", "usage", "version",
+        "actors", "base", "cancel", "context", "created_at", "cursor", "facts", "fired", "hosted", "leaf_done", "misfit",
+        "pending", "per_step", "resource_id", "state", "takeovers", "traceparent", "updated_at", "usage", "version",
     )  # fmt: skip
 
     def __init__(self, base: str = "") -> None:
@@ -94,6 +96,7 @@ class Tree:
         self.takeovers = 0  # since the last progress
         self.cursor = 0  # facts up to here are folded
         self.facts = 0  # messages folded
+        self.misfit: str | None = None  # why the worker that saw it last cannot host it; until the next fact
         self.hosted = False  # somebody hosted it, though there may be no fact yet
         self.usage: dict[str, int] = {}  # tokens, by kind
         self.resource_id: str | None = None
@@ -126,7 +129,8 @@ class Tree:
             items = as_list(above.prev)
             return items[index] if items is not None and index < len(items) else None
         if life > 1:
-            return self.actor(join(above.path, looped(unit, life - 1))).output
+            before = self.actors.get(join(above.path, looped(unit, life - 1)))
+            return None if before is None else before.output
         return above.prev
 
     def below(self, path: str) -> list[Actor]:
@@ -142,15 +146,17 @@ class Tree:
 
     @classmethod
     def of(cls, data: dict[str, Any]) -> Tree:
-        """From `dump()`, through JSON."""
-        tree = cls(data["base"])
-        for name, value in data.items():
-            if name != "actors":
-                setattr(tree, name, value)
+        """From `dump()`, through JSON. Raises one of `values.BAD_DATA` for anything else."""
+        tree = cls(_like("", data["base"]))
+        for name in cls.__slots__:
+            if name != "actors" and name in data:
+                setattr(tree, name, _like(getattr(tree, name), data[name]))
         tree.pending = [(sequence, path) for sequence, path in tree.pending]
-        for fields in data["actors"]:
-            fields["steps"] = {k: Step(**v) for k, v in fields["steps"].items()}
-            tree.actors[fields["path"]] = Actor(**fields)
+        for given in data["actors"]:
+            given["steps"] = {k: _made(Step, v) for k, v in given["steps"].items()}
+            tree.actors[given["path"]] = _made(Actor, given)
+        if not all(type(entry) is list for register in (tree.state, tree.context) for entry in register.values()):
+            raise ValueError("a register of another shape")
         return tree
 
 
@@ -171,6 +177,23 @@ def suspension_of(actors: list[Actor]) -> dict[str, Any]:
     if resumed is not None:
         found.update(resumed_at=resumed.resumed_at, resume_payload=resumed.resume_payload)
     return found
+
+
+def _like(default: Any, value: Any) -> Any:
+    """The value, of the type that a new tree has there; None stands for an optional text or time."""
+    if type(value) is type(default) or (default is None and type(value) in (str, int, float)):
+        return value
+    raise ValueError(f"{str(value)[:100]!r} instead of a {type(default).__name__}")
+
+
+def _made(kind: type[T], data: dict[str, Any]) -> T:
+    """A dataclass from its fields; those that a later release added, within the same format, are left out."""
+    try:
+        made = kind(**data)
+    except TypeError:
+        made = kind(**{f.name: data[f.name] for f in fields(cast(Any, kind)) if f.name in data})
+    check_types(made)
+    return made
 
 
 def live(register: Register) -> dict[str, Any]:

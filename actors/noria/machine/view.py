@@ -46,7 +46,7 @@ def view(tree: Tree, workflow: str, run: str, nested: bool = False) -> dict[str,
         "status": state,
         "input": root.input,
         "result": root.output if root.status == "success" else None,
-        "error": root.error,
+        "error": root.error if root.error is not None or tree.misfit is None else _mismatch(tree.misfit),
         "tripwire": root.tripwire,
         "steps": _steps(tree, root, "", nested, root.status in ENDED or state == "canceled"),
         "state": live(tree.state),
@@ -69,13 +69,18 @@ def usage(tree: Tree) -> dict[str, int]:
 def summary(tree: Tree) -> dict[str, Any]:
     """One line for lists."""
     root = tree.root
-    return {
+    line: dict[str, Any] = {
         "status": status(tree),
         "created_at": tree.created_at,
         "started_at": root.started_at,
         "ended_at": root.ended_at,
         "resource_id": tree.resource_id,
     }
+    return line if tree.misfit is None else {**line, "misfit": tree.misfit}
+
+
+def _mismatch(reason: str) -> dict[str, Any]:
+    return {"type": "GraphMismatch", "message": reason, "attributes": {}, "cause": None}
 
 
 def _steps(tree: Tree, actor: Actor, prefix: str, nested: bool, over: bool) -> dict[str, Any]:

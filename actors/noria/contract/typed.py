@@ -1,0 +1,70 @@
+"""Whether data that came over the wire has the types that its dataclass declares. What has not is refused where it comes
+in: no later reader needs to be on its guard."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from functools import cache
+from typing import Any, Union, cast, get_args, get_origin, get_type_hints
+
+from noria.contract.values import as_list, as_listing
+
+LATEST = 253_402_300_799.0  # the last second of the year 9999: what a datetime can hold
+MAX_INT = 2**63
+
+Predicate = Callable[[Any], bool]
+
+
+def check_types(value: Any) -> None:
+    """Raises ValueError that names the first field of a dataclass instance that has another type than declared. Numbers
+    are times (epoch seconds) or counts: negative and endless ones are refused too."""
+    for name, fits in _checks(cast(Any, type(value))):
+        if not fits(getattr(value, name)):
+            raise ValueError(f"{type(value).__name__}.{name} is {str(getattr(value, name))[:100]!r}")
+
+
+@cache
+def _checks(kind: type[Any]) -> list[tuple[str, Predicate]]:
+    hints = get_type_hints(kind)
+    found = [(f.name, _predicate(hints[f.name])) for f in fields(kind)]
+    return [(name, fits) for name, fits in found if fits is not _anything]
+
+
+def _predicate(hint: Any) -> Predicate:
+    origin, inner = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return _anything
+    if origin in (Union, types.UnionType):
+        options = [_predicate(option) for option in inner]
+        return lambda value: any(fits(value) for fits in options)
+    if origin is list:
+        member = _predicate(inner[0])
+        return lambda value: (found := as_list(value)) is not None and all(map(member, found))
+    if origin is tuple:
+        members = [_predicate(each) for each in inner]
+        return lambda value: (found := as_listing(value)) is not None and len(found) == len(members) and all(map(_fits, members, found))
+    if origin is dict:
+        return lambda value: type(value) is dict
+    if is_dataclass(hint):
+        kind = cast("type[Any]", hint)
+        return lambda value: isinstance(value, kind) and all(fits(getattr(value, name)) for name, fits in _checks(kind))
+    if hint is float:
+        return is_time
+    if hint is int:
+        return lambda value: type(value) is int and 0 <= value < MAX_INT
+    return lambda value: type(value) is hint
+
+
+def is_time(value: Any) -> bool:
+    """Whether a value is a number of epoch seconds that a datetime can hold."""
+    return type(value) in (int, float) and 0 <= value <= LATEST
+
+
+def _fits(predicate: Predicate, value: Any) -> bool:
+    return predicate(value)
+
+
+def _anything(value: Any) -> bool:
+    return True
