@@ -15,6 +15,7 @@ from noria.actor.drive import drive
 from noria.actor.journal import Fenced, Journal
 from noria.actor.load import Unreadable, fold, load
 from noria.actor.places import Places
+from noria.actor.travel import travel
 from noria.clock import now
 from noria.contract.facts import Answered, Fact, Rested, Started
 from noria.errors import BrokerUnavailable, GraphMismatch, NoriaError
@@ -171,16 +172,20 @@ class Activation:
 
     async def _host(self, fresh: bool) -> bool:
         """True when the actor rests and the delivery is acknowledged; False when somebody else wrote."""
-        root, first_record, expiry, status = self.tree.root, None, endings.expiry(self), "active"
+        root, first_record, expiry, status = self.tree.root, None, None, "active"
         self.journal.in_seen = max([s for s, path in self.tree.pending if path == self.key.path] + [root.in_seen])
         await self.host.take_slot(self)
         self.tree.hosted = True
         if self.host.observer is not None:
             self.stretch = self.journal.watched_by(self.host.observer.hosts(self.delivery, self.tree.traceparent))
         try:
-            if root.last == 0 and self.key.path == "":
+            travels = bool(self.tree.travels) and root.status != "active"
+            if travels:
+                await travel(self)
+            elif root.last == 0 and self.key.path == "":
                 self.journal.opening[""] = [Started(root.input, self.tree.resource_id, now())]
-            if not fresh and self._takes_over:
+            expiry = endings.expiry(self)
+            if not travels and not fresh and self._takes_over:
                 self.recovered = True
                 await self.journal.take_over()
             elif self.key.path == "":

@@ -54,6 +54,8 @@ class _Fanout:
                 self.ended += 1
             else:
                 (begun if child.last or child.started or self._has_begun(child) else new).append(seg)
+        aim = self.actor.aims.get(self.task.entry.id, [])[:1]
+        new.sort(key=lambda seg: split(seg)[0] not in aim)
         if self.ended + len(begun) == 0 and isinstance(self.task.entry, ForeachEntry):
             data = {"input": self.actor.prev, "attempt": 0, "status": "running"}
             self.activation.journal.live("workflow-step-start", self.actor, self.task.entry.id, data)
@@ -118,7 +120,7 @@ class _Fanout:
             return True
         entry = self.task.entry
         placement = entry.placement if isinstance(entry, (ForeachEntry, ParallelEntry)) else "auto"
-        if child.last or self._has_begun(child) or placement == "local" or self.activation.tree.per_step:
+        if child.last or child.until or self._has_begun(child) or placement == "local" or self.activation.tree.per_step:
             return False
         return placement == "spread" or (len(self.local) >= CHILD_WINDOW and self.activation.host.has_peers)
 
@@ -197,6 +199,8 @@ class _Fanout:
         """Whether a resting child, or one below it, got what it waits for."""
         tree = self.activation.tree
         for member in (child, *tree.below(child.path)):
+            if member.status == "waiting" and member.until and tree.fired.get(member.path, 0.0) >= member.until:
+                return True
             for step, record in member.steps.items():
                 if record.status == "suspended" and resumed(member, step) is not None:
                     return True

@@ -11,8 +11,8 @@ from noria.contract.facts import Finished, Started
 from noria.contract.values import error_info
 from noria.errors import InvalidInput
 from noria.machine.decide import decide
-from noria.machine.state import Actor
-from noria.machine.tasks import Ask, Record, Rest, RunChildren, RunMapping, RunSleep, RunStep, Unit
+from noria.machine.state import Actor, parent, segment
+from noria.machine.tasks import Ask, Hold, Record, Rest, RunChildren, RunMapping, RunSleep, RunStep, Unit
 from noria.workflow.builder import Workflow
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ async def drive(activation: Activation, actor: Actor) -> str:
                 await perform.run_sleep(activation, actor, task)
             case Ask():
                 await perform.ask(activation, actor, task)
+            case Hold():
+                await perform.hold(activation, actor, task)
             case RunChildren():
                 rested = await run_children(activation, actor, task, drive)
             case _:
@@ -51,7 +53,8 @@ async def drive(activation: Activation, actor: Actor) -> str:
 async def _begin_nested(activation: Activation, actor: Actor, workflow: Unit) -> None:
     """A nested workflow's input is validated like a step's: a misfit fails the nested run, it does not raise."""
     assert isinstance(workflow, Workflow)
-    activation.journal.live("workflow-step-start", actor, None, {"input": actor.input, "attempt": 0, "status": "running"})
+    tries = activation.tree.actor(parent(actor.path)).retries.get(segment(actor.path).partition("@")[0], 0)
+    activation.journal.live("workflow-step-start", actor, None, {"input": actor.input, "attempt": tries, "status": "running"})
     if not activation.workflow.validate:
         return
     try:

@@ -19,15 +19,17 @@ if TYPE_CHECKING:
 
 
 def expiry(activation: Activation) -> asyncio.TimerHandle | None:
-    """Wakes the activation up at the workflow's timeout: wall time since the start, suspensions excluded."""
+    """Wakes the activation up at the workflow's timeout: wall time since the start, suspensions excluded.
+    A time travel starts it anew."""
     tree, timeout = activation.tree, activation.workflow.timeout_seconds
-    if timeout is None or tree.created_at is None or activation.key.path:
+    began = tree.began_at or tree.created_at
+    if timeout is None or began is None or activation.key.path:
         return None
-    records = [s for a in tree.actors.values() for s in a.steps.values()]
-    parked = sum(s.resumed_at - s.suspended_at for s in records if s.resumed_at is not None and s.suspended_at is not None)
+    pauses = [(s.suspended_at, s.resumed_at) for a in tree.actors.values() for s in a.steps.values()]
+    parked = sum(end - begin for begin, end in pauses if begin is not None and end is not None and begin >= began)
     if tree.root.status == "suspended" and tree.updated_at is not None:
         parked += now() - tree.updated_at
-    left = tree.created_at + timeout + max(0.0, parked) - now()
+    left = began + timeout + max(0.0, parked) - now()
     return asyncio.get_running_loop().call_later(max(0.0, left), activation.expire)
 
 

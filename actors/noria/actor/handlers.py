@@ -63,7 +63,7 @@ class LiveContext(Context):
 
     @property
     def idempotency_key(self) -> str:
-        life = split(segment(self._actor.path))[2]
+        life = self._actor.lives.get(str(self.step_id), 1)
         return ":".join((self.workflow_id, self.run_id, *self.path, str(self.step_id), str(self.iteration), str(life)))
 
     @property

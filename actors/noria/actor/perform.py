@@ -12,18 +12,19 @@ from noria.actor.journal import Fenced
 from noria.chance import fraction
 from noria.clock import now
 from noria.contract import commands
-from noria.contract.facts import Answered, Fact, Finished, StepEnded, StepSuspended, StepWaiting
+from noria.contract.facts import Answered, Fact, Finished, Rested, StepEnded, StepSuspended, StepWaiting
 from noria.contract.values import error_info, plain
 from noria.errors import BrokerUnavailable, InvalidInput, NonRetryable, NoriaError, Tripwire
 from noria.limits import LINGER_SECONDS
-from noria.machine.state import Actor
-from noria.machine.tasks import Ask, RunMapping, RunSleep, RunStep
+from noria.machine.state import Actor, place
+from noria.machine.tasks import Ask, Hold, RunMapping, RunSleep, RunStep
 from noria.ports import Refused
 from noria.retry import Retry
 from noria.workflow.context import AbortSignal, BailSignal, SuspendSignal
 from noria.workflow.entries import BranchEntry, ForeachEntry, LoopEntry
 from noria.workflow.functions import UserFunction
 from noria.workflow.mapping import resolve
+from noria.workflow.steps import Step
 
 if TYPE_CHECKING:
     from noria.actor.activation import Activation
@@ -96,7 +97,9 @@ class _Attempts:
 
 async def _try(activation: Activation, actor: Actor, task: RunStep, fact: _Attempts) -> Fact | Exception:
     """One try: the fact that it gave, or what it raised."""
-    step, record = task.step, actor.steps.get(task.step.id) if task.resume is not None else None
+    step, record = task.step, None
+    if task.resume is not None:
+        record = actor.steps.get(step.id) or activation.tree.held.get(place(actor.path, step.id))
     context = LiveContext(activation, actor, step, attempt=fact.made, rounds=task.round - 1, record=record)
     fact.made += 1
     try:
@@ -141,6 +144,15 @@ async def set_timer(activation: Activation, actor: Actor, step: str, until: floa
     """Before the waiting fact: a timer that is set twice replaces itself, one that was not set would be lost."""
     command = commands.TimerFired(activation.journal.nonces.next(), now(), actor.path, step, until)
     await activation.broker.timers.set(activation.journal.key_of(actor), step, until, commands.encode(command))
+
+
+async def hold(activation: Activation, actor: Actor, task: Hold) -> None:
+    """Wait before a nested workflow is tried again."""
+    if task.until - now() <= LINGER_SECONDS:
+        await asyncio.sleep(max(0.0, task.until - now()))
+    else:
+        await set_timer(activation, actor, "retry", task.until)
+        await activation.record(actor, [Rested("waiting", now())])
 
 
 async def run_mapping(activation: Activation, actor: Actor, task: RunMapping) -> None:
@@ -238,7 +250,8 @@ async def ask(activation: Activation, actor: Actor, task: Ask) -> None:
         info["message"] = f"condition of {entry.id!r}: {info['message']}"
         await activation.record(actor, [Finished("failed", now(), error=info)])
     else:
-        await activation.answer(actor, Answered(task.key, value))
+        again = isinstance(entry, LoopEntry) and not isinstance(entry.unit, Step) and value != entry.until
+        await activation.answer(actor, Answered(task.key, value, actor.life(entry.id) + 1 if again else 0))
 
 
 async def _answer(
@@ -247,7 +260,8 @@ async def _answer(
     match entry:
         case BranchEntry():
             answers = await asyncio.gather(*(call(activation, c, plain(value), context) for c in entry.conditions))
-            return [member.id for member, yes in zip(entry.members, answers, strict=True) if yes]
+            wanted = actor.aims.get(entry.id, [])[:1]  # a time travel to an arm runs it whatever its condition says
+            return [member.id for member, yes in zip(entry.members, answers, strict=True) if yes or member.id in wanted]
         case LoopEntry():
             return bool(await call(activation, entry.condition, plain(value), context))
         case ForeachEntry():

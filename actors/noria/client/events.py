@@ -8,7 +8,7 @@ from noria.actor import parcels
 from noria.clock import aware
 from noria.contract import commands, facts
 from noria.contract.events import RunEvent
-from noria.contract.facts import BlockEnded, Fact, Finished, Rested, StepEnded, StepSuspended, StepWaiting, iso
+from noria.contract.facts import BlockEnded, Fact, Finished, Rested, Started, StepEnded, StepSuspended, StepWaiting, iso
 from noria.contract.values import BAD_DATA, loads
 from noria.errors import BrokerUnavailable, NewerFormat, NoriaError
 from noria.machine.fold import fold_command, fold_message
@@ -28,6 +28,7 @@ class EventReader:
         """`seed`: the run as it was before the first entry read. Entries up to `after` give no events."""
         self._broker, self._key, self._after = broker, key, after
         self._tree = seed or Tree()
+        self._travelled = False  # the last command was a time travel
 
     @property
     def position(self) -> int:
@@ -75,6 +76,7 @@ class EventReader:
         if entry.kind == "in":
             command = commands.decode(body)
             fold_command(self._tree, entry.sequence, path, command)
+            self._travelled = isinstance(command, commands.TimeTravel)
             if isinstance(command, commands.Start) and path == "":
                 data = {"input": command.input, "resource_id": command.resource_id}
                 return [self._event(entry, 0, "workflow-start", None, command.at, data)]
@@ -106,6 +108,9 @@ class EventReader:
     def _fact(self, entry: Stored, n: int, fact: Fact) -> list[RunEvent]:
         path, root = entry.actor.path, entry.actor.path == ""
         match fact:
+            case Started() if root and self._travelled:  # of a run that a time travel began: its input is made up by the host
+                data = {"input": fact.input, "resource_id": fact.resource_id}
+                return [self._event(entry, n, "workflow-start", None, fact.at, data)]
             case StepEnded():
                 if self._is_item(path) and fact.leaf:
                     return []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from noria import ids
@@ -10,10 +10,11 @@ from noria.actor import parcels
 from noria.actor.load import load
 from noria.client.resuming import Resuming
 from noria.client.streams import RunStream
+from noria.client.travel import Journey, step_path
 from noria.clock import now
 from noria.contract import commands
 from noria.contract.results import RunRecord, RunResult, run_result
-from noria.contract.values import as_listing, plain
+from noria.contract.values import plain
 from noria.errors import (
     InvalidInput,
     NoriaError,
@@ -46,6 +47,7 @@ class Run:
         if not ids.NAME.fullmatch(self.workflow_id):
             raise InvalidInput(f"workflow id {self.workflow_id!r}: use letters, digits, '-' and '_'")
         self._key = RunKey(self.workflow_id, self.id)
+        self._begin: Callable[[], Awaitable[int]] = _nothing  # before its result is waited for
 
     def __repr__(self) -> str:
         return f"Run({self.workflow_id!r}, {self.id!r})"
@@ -140,7 +142,7 @@ class Run:
 
     async def result(self, timeout: float | None = None) -> RunResult:
         """Wait until the run is suspended, paused or ended."""
-        return self._result(await self._noria.waiting.until_settled(self._key, _nothing, timeout))
+        return self._result(await self._noria.waiting.until_settled(self._key, self._begin, timeout))
 
     async def get(self) -> RunRecord | None:
         """The run as it is now; None when it is unknown."""
@@ -178,7 +180,7 @@ class Run:
         tree = (await load(self._broker, ActorKey(*self._key))).tree
         if not tree.root.started:
             raise RunNotFound(f"there is no run {self.id!r} of workflow {self.workflow_id!r}")
-        if tree.root.status in ENDED:
+        if tree.over:
             return
 
         begin = self._send_cancel
@@ -212,27 +214,64 @@ class Run:
             raise RunNotActive(f"run {self.id!r} is not active: it is {root.status if root.started else 'unknown'}")
         return await self.result(timeout)
 
-    async def time_travel(self, step: Any, **options: Any) -> RunResult:
-        """Not built yet."""
-        raise NoriaError("time travel is not built yet")
+    # Time travel ------------------------------------------------------------------------------------------------
 
-    def time_travel_stream(self, step: Any, **options: Any) -> RunStream:
-        """Not built yet."""
-        raise NoriaError("time travel is not built yet")
+    async def time_travel(
+        self, step: Any, *, input: Any = None, resume: Any = None, state: dict[str, Any] | None = None,
+        context: Mapping[Any, Any] | None = None, request_context: dict[str, Any] | None = None, per_step: bool = False,
+    ) -> RunResult:  # fmt: skip
+        """Go on from a step, of a run that rests or ended, or never ran; wait as `start` does. `input`: what the step gets;
+        `context`: records to assume, by step id or dotted path; `resume`: data for what was suspended, once it is reached.
+        Raises, recording nothing, StepNotFound, RunStillActive or InvalidInput."""
+        begin = self._journey(self._key, step, input, resume, state, context, request_context, per_step)
+        return self._result(await self._noria.waiting.until_settled(self._key, begin))
 
-    def fork(self, step: Any, **options: Any) -> Run:
-        """Not built yet."""
-        raise NoriaError("fork is not built yet")
+    def time_travel_stream(
+        self, step: Any, *, input: Any = None, resume: Any = None, state: dict[str, Any] | None = None,
+        context: Mapping[Any, Any] | None = None, request_context: dict[str, Any] | None = None, per_step: bool = False,
+        close_on_suspend: bool = True,
+    ) -> RunStream:  # fmt: skip
+        """Travel, and see the events from then on."""
+        begin = self._journey(self._key, step, input, resume, state, context, request_context, per_step)
+        return RunStream(self._noria, self._key, self._result, begin, close_on_suspend, resumes=True)
+
+    def fork(
+        self, step: Any, *, input: Any = None, run_id: str | None = None, resume: Any = None, state: dict[str, Any] | None = None,
+        context: Mapping[Any, Any] | None = None, request_context: dict[str, Any] | None = None, per_step: bool = False,
+    ) -> Fork:  # fmt: skip
+        """A new run that begins at a step of this one, with copies of what was before; this one stays as it is. It begins
+        when it is awaited (`run = await run.fork(step)`), or by `start()`, `stream()` or `result()`."""
+        key = RunKey(self.workflow_id, ids.run_id() if run_id is None else run_id)
+        begin = self._journey(key, step, input, resume, state, context, request_context, per_step, self._key)
+        return Fork(self._noria, self._given or self.workflow_id, key.run, self.resource_id, begin)
+
+    def _journey(
+        self, key: RunKey, step: Any, input: Any, resume: Any, state: dict[str, Any] | None, context: Mapping[Any, Any] | None,
+        request_context: dict[str, Any] | None, per_step: bool, origin: RunKey | None = None,
+    ) -> Journey:  # fmt: skip
+        return Journey(
+            self._noria, key, self._known, step, input=input, resume=resume, state=state, context=context,
+            request_context=request_context, per_step=per_step, resource_id=self.resource_id, origin=origin,
+        )  # fmt: skip
 
 
-def step_path(step: Any) -> tuple[str, ...]:
-    """A step, id, dotted path, or a list of steps and ids, as ids from the outermost workflow down."""
-    if isinstance(step, str):
-        return tuple(step.split("."))
-    if (steps := as_listing(step)) is not None:
-        return tuple(part for s in steps for part in step_path(s))
-    return (str(step.id),)
+class Fork(Run):
+    """A run that begins where another one was."""
 
+    def __init__(
+        self, noria: Noria, workflow: Workflow | str, run_id: str, resource_id: str | None, journey: Callable[[], Awaitable[int]]
+    ) -> None:
+        super().__init__(noria, workflow, run_id, resource_id)
+        self._begin = journey
+
+    def __await__(self) -> Generator[Any, None, Run]:
+        yield from self._begin().__await__()
+        return self
+
+    def _starter(
+        self, input: Any, state: dict[str, Any] | None, context: dict[str, Any] | None, per_step: bool, traceparent: str | None = None
+    ) -> Callable[[], Awaitable[int]]:
+        return self._begin
 
 def _canceled_at_rest(tree: Tree) -> bool:
     """Whether the run rests and a cancel is its oldest unconsumed command: then nothing can come before it."""

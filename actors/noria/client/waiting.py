@@ -66,9 +66,10 @@ class Waiting:
             shown = told["view"]
             done = ENDED if ended else ENDED | {"suspended", "paused"}
             if shown is not None:
-                if shown["status"] in done and (told["in"] >= after or shown["status"] in ENDED):
+                if shown["status"] in done and told["in"] >= after:
                     return shown
-                return None
+                if shown["status"] not in ENDED:
+                    return None
         except TimeoutError:
             pass
         except BAD_DATA:
@@ -80,7 +81,7 @@ class Waiting:
         except NewerFormat as error:  # who hosts it can read it, and tells
             log.warning("run %s cannot be read here: %s", run.run, error)
             return None
-        good = loaded.tree.root.status in ENDED if ended else settled(loaded.tree, after)
+        good = loaded.tree.over if ended else settled(loaded.tree, after)
         return view(loaded.tree, *run) if good else None
 
     async def _too_late(self, run: RunKey) -> Exception:

@@ -75,8 +75,33 @@ class Restart:
     at: float
 
 
-Command: TypeAlias = Start | Resume | Cancel | TimerFired | Restart
-KINDS: dict[str, type[Command]] = {c.kind: c for c in (Start, Resume, Cancel, TimerFired, Restart)}
+@dataclass(slots=True)
+class TimeTravel:
+    """Go on from `target` (unit ids from the outermost workflow down), of a run that rests or ended. To a run that never
+    ran it is the start as well; then `origin` may hold what another run's tree dumped, to begin with its records.
+
+    `records` are assumed for steps before the target, by dotted path: `input`, `output`, `started_at`, `ended_at`
+    (epoch seconds), each optional. None in `input` or `resume`: not given.
+    """
+
+    kind: ClassVar[str] = "time-travel"
+    id: str
+    at: float
+    target: list[str] = field(default_factory=list[str])
+    input: Any = None
+    resume: Any = None
+    records: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    state: dict[str, Any] = field(default_factory=dict[str, Any])
+    context: dict[str, Any] = field(default_factory=dict[str, Any])
+    per_step: bool = False
+    resource_id: str | None = None
+    version: str = "1"
+    traceparent: str | None = None
+    origin: dict[str, Any] | None = None
+
+
+Command: TypeAlias = Start | Resume | Cancel | TimerFired | Restart | TimeTravel
+KINDS: dict[str, type[Command]] = {c.kind: c for c in (Start, Resume, Cancel, TimerFired, Restart, TimeTravel)}
 FIELDS = {c: fields(c) for c in KINDS.values()}
 
 

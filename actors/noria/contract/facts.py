@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
+from noria.contract.rewinds import Retried, Rewound, decode_life, encode_life
 from noria.contract.typed import check_types
 from noria.contract.values import as_list, dumps, loads
 from noria.errors import NewerFormat, NoriaError
@@ -111,6 +112,7 @@ class Answered:
 
     entry: str
     value: JSON
+    life: int = 0  # the loop's nested workflow begins this life for its next round
 
 
 @dataclass(slots=True)
@@ -156,7 +158,7 @@ class Finished:
 
 
 Fact: TypeAlias = (
-    Started | StepEnded | StepSuspended | StepWaiting | Answered | BlockEnded | Rested | TakenOver | Finished
+    Started | StepEnded | StepSuspended | StepWaiting | Answered | Retried | Rewound | BlockEnded | Rested | TakenOver | Finished
 )
 
 
@@ -289,8 +291,13 @@ class Envelope:
                 step = fact.entry if fact.kind in ("foreach", "nested", "loop") else None
                 return self.event(id, "block-ended", path, step, fact.ended_at, {"noria": block})
             case Answered():
-                data = {"noria": {"k": "answered", "entry": fact.entry, "value": fact.value}}
-                return self.event(id, "condition-answered", path, None, 0.0, data)
+                meta = {"k": "answered", "entry": fact.entry, "value": fact.value}
+                if fact.life:
+                    meta["life"] = fact.life
+                return self.event(id, "condition-answered", path, None, 0.0, {"noria": meta})
+            case Retried() | Rewound():
+                meta = encode_life(fact)
+                return self.event(id, f"workflow-{meta['k']}", path, None, fact.at, {"noria": meta})
             case Rested():
                 kind = "workflow-paused" if fact.status == "paused" else "workflow-rested"
                 return self.event(id, kind, path, None, fact.at, {"noria": {"k": "rested", "st": fact.status, "t": fact.at}})
@@ -374,7 +381,9 @@ def _decode_fact(event: dict[str, Any]) -> Fact:
                 meta.get("segment", ""), meta.get("error"), meta.get("tripwire"),
             )  # fmt: skip
         case "answered":
-            return Answered(meta["entry"], meta["value"])
+            return Answered(meta["entry"], meta["value"], meta.get("life", 0))
+        case "retried" | "rewound":
+            return decode_life(meta)
         case "rested":
             return Rested(meta["st"], meta["t"])
         case "taken-over":

@@ -10,6 +10,7 @@ import orjson
 from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 
+from noria.errors import InvalidInput, NonRetryable
 from noria.limits import CAUSE_DEPTH
 
 BAD_DATA = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError)  # what reading hostile data may raise
@@ -81,12 +82,13 @@ def error_info(error: BaseException, depth: int = 0) -> dict[str, Any]:
         attributes["issues"] = plain([{k: v for k, v in e.items() if k != "ctx"} for e in error.__cause__.errors()])
     hidden = error.__cause__ is not None or error.__suppress_context__
     cause = error.__cause__ if hidden else error.__context__
-    return {
+    info = {
         "type": type(error).__name__,
         "message": _message(error),
         "attributes": attributes,
         "cause": error_info(cause, depth + 1) if cause is not None and depth < CAUSE_DEPTH else None,
     }
+    return {**info, "non_retryable": True} if isinstance(error, (NonRetryable, InvalidInput)) else info
 
 
 def _message(error: BaseException) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any, assert_never
 
 from noria.contract.facts import BlockEnded, Fact, Finished
+from noria.contract.rewinds import Retried
 from noria.contract.values import as_list
-from noria.machine.state import ENDED, Actor, Tree, join, looped
+from noria.machine.state import ENDED, Actor, Tree, join, place, segment, split
 from noria.machine.state import Step as Record_
-from noria.machine.tasks import Ask, Record, Rest, RunChildren, RunMapping, RunSleep, RunStep, Task, Unit
+from noria.machine.tasks import Ask, Hold, Record, Rest, RunChildren, RunMapping, RunSleep, RunStep, Task, Unit
 from noria.workflow.builder import Workflow
 from noria.workflow.entries import BranchEntry, Entry, ForeachEntry, LoopEntry, MapEntry, ParallelEntry, SleepEntry, ThenEntry
 from noria.workflow.steps import Step
@@ -20,6 +21,8 @@ def decide(tree: Tree, actor: Actor, unit: Unit, now: float, rested: dict[str, s
     """The next task of an actor. `rested`: status by segment of the current entry's children, once all of them rest."""
     if actor.status in ENDED:
         return Rest(actor.status)
+    if actor.until > now and tree.fired.get(actor.path, 0.0) < actor.until:
+        return Rest("waiting") if actor.status == "waiting" else Hold(actor.until)
     if isinstance(unit, Step):
         return _step(tree, actor, unit, leaf=True) or Rest(actor.status)
     while actor.position < len(unit.entries):
@@ -36,6 +39,8 @@ def decide(tree: Tree, actor: Actor, unit: Unit, now: float, rested: dict[str, s
 
 def _entry(tree: Tree, actor: Actor, workflow: Workflow, entry: Entry, now: float, rested: dict[str, str] | None) -> Task | None:
     """The task of the entry at the actor's position; None when it is complete."""
+    if entry.id in actor.blocks:
+        return None
     final = actor.position == len(workflow.entries) - 1
     match entry:
         case ThenEntry(unit=Step() as step):
@@ -45,18 +50,19 @@ def _entry(tree: Tree, actor: Actor, workflow: Workflow, entry: Entry, now: floa
         case LoopEntry(unit=Step() as step):
             return _step_loop(tree, actor, entry, step)
         case ThenEntry():
-            return _block(tree, actor, entry, "nested", [entry.id], 1, final, now, rested)
+            return _block(tree, actor, workflow, entry, "nested", [actor.seg(entry.id)], 1, final, now, rested)
         case LoopEntry():
-            return _workflow_loop(tree, actor, entry, final, now, rested)
+            return _workflow_loop(tree, actor, workflow, entry, final, now, rested)
         case ParallelEntry():
-            segments = [m.id for m in entry.members]
-            return _block(tree, actor, entry, "parallel", segments, UNLIMITED, final, now, rested)
+            segments = [actor.seg(m.id) for m in entry.members]
+            return _block(tree, actor, workflow, entry, "parallel", segments, UNLIMITED, final, now, rested)
         case BranchEntry():
             if entry.id not in actor.answers:
                 return Ask(entry, entry.id, actor.prev)
-            return _block(tree, actor, entry, "branch", actor.answers[entry.id], UNLIMITED, final, now, rested)
+            segments = [actor.seg(arm) for arm in actor.answers[entry.id]]
+            return _block(tree, actor, workflow, entry, "branch", segments, UNLIMITED, final, now, rested)
         case ForeachEntry():
-            return _foreach(tree, actor, entry, final, now, rested)
+            return _foreach(tree, actor, workflow, entry, final, now, rested)
         case _:
             assert_never(entry)
 
@@ -75,7 +81,10 @@ def _step(tree: Tree, actor: Actor, step: Step, *, round: int = 1, leaf: bool = 
     """The task of a step by its record; None when it succeeded."""
     record = actor.steps.get(step.id)
     if record is None:
-        return Rest("paused") if _paused(tree) else RunStep(step, actor.prev, round, leaf=leaf, final=final)
+        if _paused(tree):
+            return Rest("paused")
+        resume = tree.held_data if tree.held and place(actor.path, step.id) in tree.held else None
+        return RunStep(step, actor.prev, round, resume=resume, leaf=leaf, final=final)
     match record.status:
         case "success":
             return None
@@ -125,13 +134,10 @@ def _step_loop(tree: Tree, actor: Actor, entry: LoopEntry, step: Step) -> Task |
 
 
 def _workflow_loop(
-    tree: Tree, actor: Actor, entry: LoopEntry, final: bool, now: float, rested: dict[str, str] | None
+    tree: Tree, actor: Actor, workflow: Workflow, entry: LoopEntry, final: bool, now: float, rested: dict[str, str] | None
 ) -> Task | None:
-    round = 1
-    while f"{entry.id}.{round}" in actor.answers and bool(actor.answers[f"{entry.id}.{round}"]) != entry.until:
-        round += 1
-    seg = looped(entry.id, round)
-    task = _block(tree, actor, entry, "loop", [seg], 1, final, now, rested)
+    round, seg = actor.rounds.get(entry.id, 1), actor.seg(entry.id)
+    task = _block(tree, actor, workflow, entry, "loop", [seg], 1, final, now, rested)
     key = f"{entry.id}.{round}"
     if isinstance(task, Record) and isinstance(task.facts[0], BlockEnded) and key not in actor.answers:
         return Ask(entry, key, tree.actor(join(actor.path, seg)).output, round)
@@ -139,10 +145,8 @@ def _workflow_loop(
 
 
 def _foreach(
-    tree: Tree, actor: Actor, entry: ForeachEntry, final: bool, now: float, rested: dict[str, str] | None
+    tree: Tree, actor: Actor, workflow: Workflow, entry: ForeachEntry, final: bool, now: float, rested: dict[str, str] | None
 ) -> Task | None:
-    if entry.id in actor.blocks:
-        return None
     items = as_list(actor.prev)
     if items is None:
         message = f"foreach {entry.id!r} needs a list as its input, not {type(actor.prev).__name__}"
@@ -154,18 +158,18 @@ def _foreach(
         if entry.id not in actor.answers:
             return Ask(entry, entry.id, actor.prev)
         limit = int(actor.answers[entry.id])
-    segments = [f"{entry.id}={n}" for n in range(len(items))]
-    return _block(tree, actor, entry, "foreach", segments, limit, final, now, rested)
+    segments = [actor.seg(f"{entry.id}={n}") for n in range(len(items))]
+    return _block(tree, actor, workflow, entry, "foreach", segments, limit, final, now, rested)
 
 
 def _block(
-    tree: Tree, actor: Actor, entry: ThenEntry | ParallelEntry | BranchEntry | ForeachEntry | LoopEntry, kind: str,
-    segments: list[str], limit: int, final: bool, now: float, rested: dict[str, str] | None,
+    tree: Tree, actor: Actor, workflow: Workflow, entry: ThenEntry | ParallelEntry | BranchEntry | ForeachEntry | LoopEntry,
+    kind: str, segments: list[str], limit: int, final: bool, now: float, rested: dict[str, str] | None,
 ) -> Task | None:  # fmt: skip
     """An entry whose work is done by children. Outcome: failed > suspended > waiting > paused > canceled > success."""
-    if entry.id in actor.blocks:
-        return None
     found = [tree.actors.get(join(actor.path, seg)) for seg in segments]
+    if again := [r for c in found if c is not None and c.status == "failed" and (r := _retried(actor, workflow, c, now))]:
+        return Record([*again])
     pending = [s for s, c in zip(segments, found, strict=True) if c is None or c.status not in ENDED]
     if pending and rested is None:
         return RunChildren(entry, segments, limit)
@@ -197,3 +201,14 @@ def _block(
     if final and kind != "loop":
         facts.append(Finished("success", now))
     return Record(facts)
+
+
+def _retried(actor: Actor, workflow: Workflow, child: Actor, now: float) -> Retried | None:
+    """Another life for a nested workflow that failed, as the Retry of the workflow around it says; None: it stays failed."""
+    stem, retry, error = segment(child.path).partition("@")[0], workflow.retry, child.error or {}
+    made = actor.retries.get(stem, 0) + 1
+    hopeless = error.get("non_retryable") or error.get("type") in [c.__name__ for c in retry.non_retryable]
+    if made > retry.attempts or hopeless or not isinstance(workflow.units.get(split(stem)[0]), Workflow):
+        return None
+    chance = now % 1.0  # as good as any, and the same for whoever decides at this time
+    return Retried(stem, actor.life(stem) + 1, made, now + retry.pause(made, chance), now)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from noria.contract.commands import Cancel, Command, Restart, Resume, Start, TimerFired
+from noria.contract.commands import Cancel, Command, Restart, Resume, Start, TimerFired, TimeTravel
 from noria.contract.facts import (
     Answered,
     BlockEnded,
@@ -20,7 +20,9 @@ from noria.contract.facts import (
     TakenOver,
     Writes,
 )  # fmt: skip
-from noria.machine.state import ENDED, Actor, Step, Tree, items, join, parent, remove, segment, split, suspension_of, write
+from noria.contract.rewinds import Retried, Rewound
+from noria.machine.lives import adopt, assume_arms, begin_round, retry, rewind, succeed
+from noria.machine.state import ENDED, Actor, Step, Tree, items, join, parent, place, remove, segment, split, suspension_of, write
 
 
 def fold_command(tree: Tree, sequence: int, path: str, command: Command) -> None:
@@ -35,12 +37,13 @@ def fold_command(tree: Tree, sequence: int, path: str, command: Command) -> None
             write(tree.state, 0, command.state)
             write(tree.context, 0, command.context)
             if path == tree.base:
-                tree.resource_id, tree.version, tree.created_at = command.resource_id, command.version, command.at
-                tree.traceparent = command.traceparent
+                _created(tree, command)
                 if command.per_step:
                     tree.per_step = max(tree.per_step, sequence)
         case Resume():
             for target, step in command.targets:
+                if target not in tree.actors and tree.is_over(target):
+                    continue
                 resumes = tree.actor(target).resumes
                 if step not in resumes or resumes[step][0] < sequence:
                     resumes[step] = [sequence, command.data]
@@ -52,8 +55,25 @@ def fold_command(tree: Tree, sequence: int, path: str, command: Command) -> None
             tree.fired[command.path] = max(tree.fired.get(command.path, 0.0), command.until)
         case Restart():
             pass
+        case TimeTravel():
+            if not actor.started:
+                origin = None if command.origin is None else Tree.of(command.origin)
+                actor.started = sequence
+                _created(tree, command)
+                if origin is not None:
+                    adopt(tree, origin)
+            if sequence > actor.in_seen:
+                tree.travels[sequence] = command
+            write(tree.state, sequence, command.state)
+            write(tree.context, sequence, command.context)
+            tree.per_step = sequence if command.per_step else 0
         case _:
             assert_never(command)
+
+
+def _created(tree: Tree, command: Start | TimeTravel) -> None:
+    tree.resource_id, tree.version, tree.traceparent = command.resource_id, command.version, command.traceparent
+    tree.created_at = tree.began_at = command.at
 
 
 def _pend(tree: Tree, sequence: int, path: str) -> None:
@@ -72,6 +92,8 @@ def fold_unreadable(tree: Tree, sequence: int, path: str, is_command: bool) -> N
 
 def fold_message(tree: Tree, sequence: int, path: str, message: FactMessage) -> None:
     """One append of an actor. One that was folded before changes nothing."""
+    if path not in tree.actors and tree.is_over(path):
+        return
     actor = tree.actor(path)
     if sequence <= actor.last:
         return
@@ -82,7 +104,9 @@ def fold_message(tree: Tree, sequence: int, path: str, message: FactMessage) -> 
     tree.misfit = None
     if path == tree.base:
         tree.pending = [p for p in tree.pending if p[0] > actor.in_seen or p[1] != path]
-    if tree.root.status in ENDED:
+        if tree.travels:
+            tree.travels = {s: c for s, c in tree.travels.items() if s > actor.in_seen}
+    if tree.root.status in ENDED and not isinstance(message.facts[0], Rewound):
         return
     if first and path != tree.base:
         actor.member = message.member
@@ -101,19 +125,28 @@ def _fold(tree: Tree, actor: Actor, sequence: int, fact: Fact) -> None:
         case StepEnded():
             _step_ended(tree, actor, sequence, fact)
         case StepSuspended():
-            record = _record(actor, fact)
+            record = _record(tree, actor, fact)
             record.status, record.suspended_at, record.suspend_payload = "suspended", fact.suspended_at, fact.payload
             record.labels, record.suspend_output, record.attempts = fact.labels, fact.output, fact.attempts
             _apply(tree, sequence, fact.writes)
             actor.status, actor.suspended_at, actor.leaf = "suspended", sequence, fact.leaf
             tree.leaf_done, tree.updated_at = sequence, fact.suspended_at
         case StepWaiting():
-            record = _record(actor, fact)
+            record = _record(tree, actor, fact)
             record.status, record.until, record.attempts = "waiting", fact.until, fact.attempts
             actor.status, actor.leaf = "waiting", fact.leaf
         case Answered():
             actor.answers[fact.entry] = fact.value
             actor.status = "active"
+            if fact.life:
+                begin_round(tree, actor, fact)
+            elif fact.entry in actor.aims:
+                assume_arms(tree, actor, fact)
+        case Retried():
+            actor.status = "active"
+            retry(tree, actor, fact)
+        case Rewound():
+            rewind(tree, fact)
         case BlockEnded():
             actor.status = "active"
             _block_ended(tree, actor, fact)
@@ -132,7 +165,7 @@ def _fold(tree: Tree, actor: Actor, sequence: int, fact: Fact) -> None:
             assert_never(fact)
 
 
-def _record(actor: Actor, fact: StepEnded | StepSuspended | StepWaiting) -> Step:
+def _record(tree: Tree, actor: Actor, fact: StepEnded | StepSuspended | StepWaiting) -> Step:
     """The step's record, begun anew for its first fact and for each round of a loop."""
     record = actor.steps.get(fact.step)
     if record is None or fact.round > record.iterations:
@@ -140,6 +173,9 @@ def _record(actor: Actor, fact: StepEnded | StepSuspended | StepWaiting) -> Step
             actor.order.append(fact.step)
         given = fact.input if fact.has_input else actor.prev
         record = actor.steps[fact.step] = Step("running", given, fact.started_at, iterations=fact.round)
+        held = tree.held.pop(place(actor.path, fact.step), None) if tree.held else None
+        if held is not None:
+            record.suspend_payload, record.suspended_at = held.suspend_payload, held.suspended_at
     if actor.started_at is None:
         actor.started_at = fact.started_at
     if fact.has_resume:
@@ -148,7 +184,7 @@ def _record(actor: Actor, fact: StepEnded | StepSuspended | StepWaiting) -> Step
 
 
 def _step_ended(tree: Tree, actor: Actor, sequence: int, fact: StepEnded) -> None:
-    record = _record(actor, fact)
+    record = _record(tree, actor, fact)
     record.status, record.ended_at, record.attempts = fact.status, fact.ended_at, fact.attempts
     record.output, record.error, record.tripwire = fact.output, fact.error, fact.tripwire
     _apply(tree, sequence, fact.writes)
@@ -177,7 +213,7 @@ def _link(tree: Tree, child: Actor) -> None:
     known = above.children.setdefault(unit, [])
     if child.path in known:
         return
-    known.append(child.path)
+    succeed(tree, known, child.path)
     if unit not in above.order:
         above.order.append(unit)
     if above.path != tree.base:
@@ -192,7 +228,7 @@ def _block_ended(tree: Tree, actor: Actor, block: BlockEnded) -> None:
     match block.kind:
         case "parallel" | "branch":
             actor.prev = {
-                seg: member.output if member.status == "success" else None
+                split(seg)[0]: member.output if member.status == "success" else None
                 for seg, member in zip(block.segments, members, strict=True)
                 if member is not None and (member.status == "success" or block.kind == "parallel")
             }
@@ -204,7 +240,7 @@ def _block_ended(tree: Tree, actor: Actor, block: BlockEnded) -> None:
 
 
 def _foreach_ended(tree: Tree, actor: Actor, block: BlockEnded) -> None:
-    paths = [join(actor.path, f"{block.entry}={n}") for n in range(block.total)]
+    paths = [join(actor.path, actor.seg(f"{block.entry}={n}")) for n in range(block.total)]
     found = [tree.actors[p] for p in paths if p in tree.actors]
     outputs = [tree.actors[p].output if p in tree.actors else None for p in paths]
     inside = items(tree, actor, block.entry)

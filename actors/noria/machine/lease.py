@@ -16,8 +16,11 @@ def judge(tree: Tree, sequence: int, hosted_as: str | None = None) -> Verdict:
     nobody else has written since.
     """
     root = tree.root
-    if not root.started or root.status in ENDED:
+    if not root.started or tree.over:
         return "ack"
+    if root.status in ENDED:  # a time travel is about to let it go on; what came before it came to an ended run
+        travel = min(tree.travels)
+        return "host" if sequence == travel else "ack" if sequence < travel else "wait"
     if root.status == "new" or root.status in RESTING:
         if sequence <= root.in_seen:
             return "ack"

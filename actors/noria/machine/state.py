@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeAlias, TypeVar, cast
 
+from noria.contract.commands import TimeTravel
 from noria.contract.typed import check_types
 from noria.contract.values import as_list
 
@@ -65,22 +66,36 @@ class Actor:
     steps: dict[str, Step] = field(default_factory=dict[str, Step])
     order: list[str] = field(default_factory=list[str])  # unit ids by first execution
     children: dict[str, list[str]] = field(default_factory=dict[str, list[str]])  # unit id -> paths, by first fact
+    lives: dict[str, int] = field(default_factory=dict[str, int])  # unit id, or "unit=index" of one item -> its current life
+    rounds: dict[str, int] = field(default_factory=dict[str, int])  # unit id of a loop's nested workflow -> current round
+    retries: dict[str, int] = field(default_factory=dict[str, int])  # like lives -> how often a nested workflow was tried again
     answers: dict[str, Any] = field(default_factory=dict[str, Any])
-    blocks: list[str] = field(default_factory=list[str])  # entries whose children all ended
+    blocks: list[str] = field(default_factory=list[str])  # entries whose children all ended, or that a time travel passed
+    aims: dict[str, list[str]] = field(default_factory=dict[str, list[str]])  # entry -> see Rewind
     resumes: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])  # step -> [sequence, data]
     suspended_at: int = 0  # sequence of the last suspension
     member: int = 0
     leaf: bool = False
     bailed: bool = False
+    until: float = 0.0  # a retried nested workflow does not begin before
     position: int = 0  # entries before it are complete; derived, a cache
+
+    def life(self, stem: str) -> int:
+        """The current life of a unit, or of one item of it ("pack=3"): a path never has two."""
+        return max(self.lives.get(stem, 1), self.lives.get(stem.partition("=")[0], 1)) if self.lives else 1
+
+    def seg(self, stem: str) -> str:
+        """The segment under which a child lives now."""
+        return looped(stem, self.life(stem)) if self.lives else stem
 
 
 class Tree:
     """All actors at and below `base`, and what concerns the run as a whole."""
 
     __slots__ = (
-        "actors", "base", "cancel", "context", "created_at", "cursor", "facts", "fired", "hosted", "leaf_done", "misfit",
-        "pending", "per_step", "resource_id", "state", "takeovers", "traceparent", "updated_at", "usage", "version",
+        "actors", "base", "began_at", "cancel", "context", "created_at", "cursor", "facts", "fired", "held", "held_data", "hosted",
+        "leaf_done", "misfit", "pending", "per_step", "resource_id", "state", "takeovers", "traceparent", "travels", "updated_at", "usage",
+        "version",
     )  # fmt: skip
 
     def __init__(self, base: str = "") -> None:
@@ -90,6 +105,9 @@ class Tree:
         self.state: Register = {}
         self.context: Register = {}
         self.fired: dict[str, float] = {}  # path -> the latest timer that is due
+        self.held: dict[str, Step] = {}  # by place: suspensions that a time travel answers when their step is reached
+        self.held_data: list[Any] = [0, None]  # [sequence, data] for them
+        self.travels: dict[int, TimeTravel] = {}  # time travels that no fact of the root covers yet
         self.cancel = 0
         self.per_step = 0  # sequence of the command that asked for one step only
         self.leaf_done = 0  # sequence of the last fact that ended or suspended a step
@@ -103,6 +121,7 @@ class Tree:
         self.version = "1"
         self.traceparent: str | None = None
         self.created_at: float | None = None
+        self.began_at: float | None = None  # the start, or the last time travel
         self.updated_at: float | None = None
 
     @property
@@ -114,6 +133,21 @@ class Tree:
         """Sequence of the last command to the root: what the next one expects."""
         return max([sequence for sequence, path in self.pending if path == self.base] + [self.root.in_seen])
 
+    @property
+    def over(self) -> bool:
+        """Whether the run ended, and no time travel is about to let it go on."""
+        return self.root.status in ENDED and not self.travels
+
+    def is_over(self, path: str) -> bool:
+        """Whether a path belongs to a life that is over."""
+        while path != self.base:
+            above = self.actors.get(parent(path))
+            unit, index, life = split(segment(path))
+            if above is not None and life < above.life(unit if index is None else f"{unit}={index}"):
+                return True
+            path = parent(path)
+        return False
+
     def actor(self, path: str) -> Actor:
         """The actor at `path`, made when it is not there yet; its input follows from its parent."""
         actor = self.actors.get(path)
@@ -123,14 +157,11 @@ class Tree:
         return actor
 
     def _given(self, path: str) -> Any:
-        unit, index, life = split(segment(path))
+        index = split(segment(path))[1]
         above = self.actor(parent(path))
         if index is not None:
             items = as_list(above.prev)
             return items[index] if items is not None and index < len(items) else None
-        if life > 1:
-            before = self.actors.get(join(above.path, looped(unit, life - 1)))
-            return None if before is None else before.output
         return above.prev
 
     def below(self, path: str) -> list[Actor]:
@@ -139,8 +170,9 @@ class Tree:
         return [a for p, a in self.actors.items() if p != path and p.startswith(prefix)]
 
     def dump(self) -> dict[str, Any]:
-        """For JSON (dataclasses are left to the encoder); `Tree.of` of what comes back gives the same tree."""
-        data = {name: getattr(self, name) for name in self.__slots__ if name != "actors"}
+        """For JSON (dataclasses are left to the encoder); `Tree.of` of what comes back gives the same tree, but for
+        commands that no fact covers: whoever loads a tree reads them again."""
+        data = {name: getattr(self, name) for name in self.__slots__ if name not in ("actors", "travels")}
         data["actors"] = list(self.actors.values())
         return data
 
@@ -152,6 +184,7 @@ class Tree:
             if name != "actors" and name in data:
                 setattr(tree, name, _like(getattr(tree, name), data[name]))
         tree.pending = [(sequence, path) for sequence, path in tree.pending]
+        tree.held = {place: _made(Step, given) for place, given in tree.held.items()}
         for given in data["actors"]:
             given["steps"] = {k: _made(Step, v) for k, v in given["steps"].items()}
             tree.actors[given["path"]] = _made(Actor, given)
@@ -219,6 +252,12 @@ def join(path: str, seg: str) -> str:
     return f"{path}.{seg}" if path else seg
 
 
+def place(path: str, step: str) -> str:
+    """Where a step stands in the graph, whatever life it has: unit ids and item indexes from the outermost workflow down."""
+    stems = [seg.partition("@")[0] for seg in path.split(".")] if path else []
+    return ".".join([*stems, step])
+
+
 def parent(path: str) -> str:
     return path.rpartition(".")[0]
 
@@ -228,7 +267,7 @@ def segment(path: str) -> str:
 
 
 def looped(unit: str, life: int) -> str:
-    """The segment of a unit's n-th life."""
+    """The segment of a unit's (or item's) n-th life."""
     return unit if life == 1 else f"{unit}@{life}"
 
 

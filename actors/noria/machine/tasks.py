@@ -64,6 +64,13 @@ class RunChildren:
 
 
 @dataclass(slots=True)
+class Hold:
+    """Do not go on before `until`: in place, or behind a timer."""
+
+    until: float
+
+
+@dataclass(slots=True)
 class Record:
     """Append these facts."""
 
@@ -78,4 +85,4 @@ class Rest:
 
 
 Unit: TypeAlias = Step | Workflow
-Task: TypeAlias = RunStep | RunMapping | RunSleep | Ask | RunChildren | Record | Rest
+Task: TypeAlias = RunStep | RunMapping | RunSleep | Ask | RunChildren | Hold | Record | Rest

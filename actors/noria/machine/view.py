@@ -17,7 +17,7 @@ def status(tree: Tree) -> str:
     """The run's status."""
     root = tree.root
     if root.status in ENDED:
-        return root.status
+        return root.status if tree.over else "running"
     waits_for_host = any(path == tree.base and s > root.in_seen for s, path in tree.pending)
     if root.status in ("new", "active"):
         return "running" if root.last or tree.hosted else "pending"
@@ -30,7 +30,7 @@ def settled(tree: Tree, after: int = 0) -> bool:
     """Whether the run ended, or rests for good having seen the command at `after`."""
     root = tree.root
     if root.status in ENDED:
-        return True
+        return tree.over
     if root.status not in ("suspended", "paused"):
         return bool(tree.cancel) and root.status in RESTING
     return (root.in_seen >= after and not any(path == tree.base for _, path in tree.pending)) or bool(tree.cancel)
@@ -97,7 +97,7 @@ def _steps(tree: Tree, actor: Actor, prefix: str, nested: bool, over: bool) -> d
         elif members[-1].leaf:
             record = _record(members[-1], unit)
         else:
-            record = _nested_record(tree, members)
+            record = _nested_record(tree, actor, unit, members[-1])
         if over and record["status"] in OPEN:
             record["status"] = "canceled"
         out[prefix + unit] = record
@@ -114,8 +114,7 @@ def _record(actor: Actor, unit: str) -> dict[str, Any]:
     return record
 
 
-def _nested_record(tree: Tree, members: list[Actor]) -> dict[str, Any]:
-    last = members[-1]
+def _nested_record(tree: Tree, above: Actor, unit: str, last: Actor) -> dict[str, Any]:
     record: dict[str, Any] = {
         "status": child_status(tree, last),
         "input": last.input,
@@ -124,7 +123,8 @@ def _nested_record(tree: Tree, members: list[Actor]) -> dict[str, Any]:
         "tripwire": last.tripwire,
         "started_at": _began(tree, last),
         "ended_at": last.ended_at,
-        "iterations": len(members),
+        "iterations": above.rounds.get(unit, 1),
+        "attempts": above.retries.get(unit, 0) + 1,
     }
     return _with_suspension(tree, record, [last], [last, *tree.below(last.path)])
 

@@ -1,0 +1,161 @@
+"""Time travel and forks: what may be asked of a run, checked against its graph before anything is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from noria import ids
+from noria.actor import parcels
+from noria.actor.load import load
+from noria.clock import now
+from noria.contract import commands
+from noria.contract.values import as_dict, as_listing, dumps, loads, plain
+from noria.errors import InvalidInput, RunAlreadyStarted, RunNotFound, RunStillActive, StepNotFound, choices
+from noria.machine.view import status
+from noria.ports import ActorKey, Refused, RunKey
+from noria.workflow.builder import Workflow
+from noria.workflow.entries import ForeachEntry
+from noria.workflow.steps import Step
+
+if TYPE_CHECKING:
+    from noria.client.noria import Noria
+
+ACTIVE = ("running", "pending", "waiting")
+
+
+class Journey:
+    """One time travel of a run: `await journey()` sends it and gives the command's sequence, once however often it is
+    awaited. With `origin` it is the first command of a fork of that run."""
+
+    def __init__(
+        self, noria: Noria, key: RunKey, known: Callable[[], Awaitable[Workflow | None]], step: Any, *, input: Any, resume: Any,
+        state: dict[str, Any] | None, context: Mapping[Any, Any] | None, request_context: dict[str, Any] | None, per_step: bool,
+        resource_id: str | None, origin: RunKey | None = None,
+    ) -> None:  # fmt: skip
+        self._noria, self._broker, self._key, self._known, self._origin = noria, noria.broker, key, known, origin
+        self._target, self._context, self._input, self._resource_id = step_path(step), context or {}, plain(input), resource_id
+        self._resume, self._state, self._carried, self._per_step = plain(resume), plain(state or {}), plain(request_context or {}), per_step
+        self._sequence = 0
+
+    async def __call__(self) -> int:
+        if not self._sequence:
+            self._sequence = await self._send(await self._command())
+        return self._sequence
+
+    async def _command(self) -> commands.TimeTravel:
+        """The command. Raises WorkflowNotFound, WorkflowNotCommitted, StepNotFound or InvalidInput; RunNotFound of a fork."""
+        await self._broker.provision()
+        workflow = await self._known()
+        graph = workflow.graph if workflow is not None else (await self._noria.workflows.get(self._key.workflow) or {})["graph"]
+        check_target(graph, self._target)
+        records = {".".join(path := step_path(step)): _record(path, given) for step, given in self._context.items()}
+        for step in records:
+            check_target(graph, tuple(step.split(".")))
+        given = self._input if workflow is None or self._input is None else _checked(workflow, self._target, self._input)
+        command = commands.TimeTravel(
+            ids.run_id(), now(), list(self._target), given, self._resume, records, self._state, self._carried, self._per_step,
+            self._resource_id, workflow.version if workflow is not None else str(graph["version"]),
+        )  # fmt: skip
+        if self._origin is not None:
+            origin = await load(self._broker, ActorKey(*self._origin))
+            if not origin.tree.root.started:
+                raise RunNotFound(f"there is no run {self._origin.run!r} of workflow {self._origin.workflow!r} to fork")
+            command.origin = loads(dumps(origin.tree.dump()))
+            command.resource_id = self._resource_id or origin.tree.resource_id
+        return command
+
+    async def _send(self, command: commands.TimeTravel) -> int:
+        """Send it once the run may travel. Raises RunStillActive; RunAlreadyStarted of a fork."""
+        key, body = ActorKey(*self._key), await parcels.pack(self._broker, self._key, commands.encode(command))
+        while True:
+            last = await self._broker.commands.last(key)
+            loaded = await load(self._broker, key)
+            if self._origin is not None and (last is not None or loaded.revision):
+                raise RunAlreadyStarted(f"run {self._key.run!r} of workflow {self._key.workflow!r} exists already")
+            if loaded.deleted:
+                raise RunNotFound(f"run {self._key.run!r} was deleted: choose another id")
+            if loaded.tree.root.started and status(loaded.tree) in ACTIVE:
+                if last is not None and await self._is_mine(last.body, command):
+                    return last.sequence
+                raise RunStillActive(f"run {self._key.run!r} is {status(loaded.tree)}: a run travels when it rests or ended; wait, or cancel it")
+            try:
+                sequence = await self._broker.commands.send(key, body, last.sequence if last is not None else 0)
+            except Refused:
+                continue
+            self._broker.news.nudge(self._key, "client")
+            return sequence
+
+    async def _is_mine(self, body: bytes, command: commands.TimeTravel) -> bool:
+        """Whether the command under way is the same as ours: then its outcome is."""
+        other = commands.decode(await parcels.unpack(self._broker, self._key, body))
+        return isinstance(other, commands.TimeTravel) and replace(other, id=command.id, at=command.at) == command
+
+
+def step_path(step: Any) -> tuple[str, ...]:
+    """A step, id, dotted path, or a list of steps and ids, as ids from the outermost workflow down."""
+    if isinstance(step, str):
+        return tuple(step.split("."))
+    if (steps := as_listing(step)) is not None:
+        return tuple(part for s in steps for part in step_path(s))
+    return (str(step.id),)
+
+
+def check_target(graph: dict[str, Any], target: tuple[str, ...]) -> None:
+    """Raises StepNotFound with the steps that the graph has."""
+    units = _units(graph)
+    for name in target:
+        if name not in units:
+            there = choices(sorted(_paths(graph)))
+            raise StepNotFound(f"workflow {graph['id']!r} has no step {'.'.join(target)!r}; there are {there}")
+        units = _units(units[name])
+
+
+def _units(graph: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The steps and nested workflows of a graph's description, by id."""
+    found: dict[str, dict[str, Any]] = {}
+    for entry in graph.get("entries", ()):
+        units = [entry["unit"]] if "unit" in entry else entry.get("units") or [arm["unit"] for arm in entry.get("arms", ())]
+        found.update({unit["id"]: unit for unit in units or [entry]})
+    return found
+
+
+def _paths(graph: dict[str, Any], prefix: str = "") -> list[str]:
+    units = _units(graph)
+    return [p for name, unit in units.items() for p in (prefix + name, *_paths(unit, f"{prefix}{name}."))]
+
+
+def _checked(workflow: Workflow, target: tuple[str, ...], given: Any) -> Any:
+    """The input as the target's step keeps it. Raises InvalidInput."""
+    for name in target[:-1]:
+        inner = workflow.units[name]
+        assert isinstance(inner, Workflow)
+        workflow = inner
+    unit = workflow.units.get(target[-1])
+    if unit is None or not workflow.validate:
+        return given
+    if any(isinstance(entry, ForeachEntry) and entry.id == unit.id for entry in workflow.entries):
+        if (items := as_listing(given)) is None:
+            raise InvalidInput(f"Invalid input data: step {unit.id!r} is a foreach and takes a list, not {type(given).__name__}")
+        return [_parsed(unit, item) for item in items]
+    return _parsed(unit, given)
+
+
+def _parsed(unit: Step | Workflow, given: Any) -> Any:
+    return unit.parse_input(given)[1] if isinstance(unit, Step) else unit.parse_input(given)
+
+
+def _record(path: tuple[str, ...], given: Any) -> dict[str, Any]:
+    """A record to assume, as the command holds it: a StepResult or a dict with any of input, output and times."""
+    record = as_dict(loads(dumps(given)))
+    if record is None:
+        raise InvalidInput(f"context of step {'.'.join(path)!r}: a record with input and output, not {type(given).__name__}")
+    found = {key: record[key] for key in ("input", "output") if key in record}
+    for key in ("started_at", "ended_at"):
+        if (at := record.get(key)) is not None:
+            found[key] = datetime.fromisoformat(at).timestamp() if isinstance(at, str) else float(at)
+    return found
+
+

@@ -1,0 +1,245 @@
+"""What a time travel makes of a tree: which records stay, which are assumed, which places live again."""
+
+from __future__ import annotations
+
+from typing import Any, assert_never
+
+from noria.contract.commands import TimeTravel
+from noria.contract.rewinds import Assumed, Held, Rewind, Rewound
+from noria.contract.values import as_dict
+from noria.errors import GraphMismatch
+from noria.machine.state import Actor, Step, Tree, join, looped, place, segment
+from noria.workflow import builder, steps
+from noria.workflow.entries import BranchEntry, Entry, ForeachEntry, LoopEntry, MapEntry, ParallelEntry, SleepEntry, ThenEntry, Unit
+
+STAYS = ("success", "suspended")
+
+
+def rewound(workflow: builder.Workflow, tree: Tree, sequence: int, command: TimeTravel, now: float) -> Rewound:
+    """The fact that carries out the command at `sequence`. Raises GraphMismatch when the graph has no such target."""
+    plan = _Plan(tree, command, now)
+    plan.level(workflow, tree.base, tree.base, tuple(command.target), "", plan.known(tree.root if command.origin or plan.ran else None))
+    held = _held(tree, command) if command.resume is not None else {}
+    return Rewound(sequence, now, plan.rewinds, held, command.resume)
+
+
+def _held(tree: Tree, command: TimeTravel) -> dict[str, Held]:
+    """Every suspended step, and the target, get the data when they are reached."""
+    target = command.target
+    found = {".".join(target): Held(), ".".join([*target, target[-1]]): Held()}  # as a step, as a child of its own
+    for actor in tree.actors.values():
+        for step, record in actor.steps.items():
+            if record.status == "suspended":
+                found[place(actor.path, step)] = Held(record.suspend_payload, record.suspended_at)
+    return found
+
+
+class _Plan:
+    """Walks down to the target; one Rewind for each actor on the way, the root first."""
+
+    def __init__(self, tree: Tree, command: TimeTravel, now: float) -> None:
+        self.tree, self.command, self.now = tree, command, now
+        self.ran = tree.root.last > 0  # else nothing of it ever lived under its paths
+        self.rewinds: list[Rewind] = []
+
+    @staticmethod
+    def known(stored: Actor | None) -> list[Any]:
+        """What is known of a workflow's input: it, or nothing."""
+        return [] if stored is None else [stored.input]
+
+    def level(self, workflow: builder.Workflow, was: str, path: str, target: tuple[str, ...], prefix: str, known: list[Any]) -> None:
+        stored = self.tree.actors.get(was) or Actor(was)
+        index, deeper = _index(workflow, target[0]), len(target) > 1
+        given = None if deeper else self.command.input
+        level = _Level(self, workflow, stored, prefix, Rewind(path, was))
+        level.begin(known, given if index == 0 else None)
+        self.rewinds.append(level.rewind)
+        for n, entry in enumerate(workflow.entries[:index]):
+            level.over(entry, given if n == index - 1 else None)
+        if given is not None:
+            level.rewind.prev = given
+        level.aim(workflow.entries[index], target[0], deeper)
+        level.forget(workflow.entries[index:])
+        if deeper:
+            self._below(level, workflow.entries[index], target)
+
+    def _below(self, level: _Level, entry: Entry, target: tuple[str, ...]) -> None:
+        name, unit = target[0], level.workflow.units.get(target[0])
+        if not isinstance(unit, builder.Workflow):
+            raise GraphMismatch(f"step {level.prefix + name!r} has no steps of its own")
+        rewind, stored = level.rewind, level.stored
+        stems = sorted(_items(stored, name)) if isinstance(entry, ForeachEntry) else [name]
+        for stem in stems:
+            was = join(rewind.was, stored.seg(stem))
+            path = join(rewind.path, looped(stem, max(rewind.lives.get(stem, 1), rewind.lives.get(name, 1))))
+            said = level.given(name) or {}
+            known = [said["input"]] if "input" in said else self.known(self.tree.actors.get(was)) or [rewind.prev]
+            self.level(unit, was, path, target[1:], f"{level.prefix}{name}.", known)
+        rewind.order.append(name)
+
+
+class _Level:
+    """One workflow on the way: what is before the target, the target's own entry, what comes after."""
+
+    def __init__(self, plan: _Plan, workflow: builder.Workflow, stored: Actor, prefix: str, rewind: Rewind) -> None:
+        self.plan, self.workflow, self.stored, self.prefix, self.rewind = plan, workflow, stored, prefix, rewind
+        rewind.lives = dict(stored.lives)
+
+    def given(self, unit: str) -> dict[str, Any] | None:
+        """The record that the caller wants to be assumed."""
+        return self.plan.command.records.get(self.prefix + unit)
+
+    def begin(self, known: list[Any], given: Any) -> None:
+        """The workflow's input: what is known of it, else what its first step gets or is said to have got, else `{}`."""
+        said = [record for unit in _units(self.workflow.entries[0]) if (record := self.given(unit)) is not None]
+        made_up: dict[str, Any] = {}
+        found: list[Any] = [*known, *([] if given is None else [given]), *(r["input"] for r in said if "input" in r), made_up]
+        self.rewind.input = self.rewind.prev = found[0]
+
+    def over(self, entry: Entry, given: Any) -> None:
+        """An entry that counts as complete; `given` is its output then, if not None."""
+        self.rewind.done.append(entry.id)
+        prev = self.rewind.prev
+        match entry:
+            case SleepEntry():
+                prev = self._step(entry.id, prev, prev if given is None else given)
+            case MapEntry() | ForeachEntry() | ThenEntry(unit=steps.Step()) | LoopEntry(unit=steps.Step()):
+                prev = self._step(entry.id, prev, given)
+            case ThenEntry() | LoopEntry():
+                prev = self._child(entry.id, prev, given)
+            case ParallelEntry() | BranchEntry():
+                prev = self._members(entry, prev, given)
+            case _:
+                assert_never(entry)
+        self.rewind.prev = prev if given is None else given
+
+    def _step(self, unit: str, prev: Any, given: Any) -> Any:
+        record, said = self.stored.steps.get(unit), self.given(unit)
+        self.rewind.order.append(unit)
+        if record is not None and record.status == "success":
+            self.rewind.keep.append(unit)
+            if said is None and given is None:
+                return record.output
+        assumed = self.rewind.steps[unit] = self._assumed(record, said, prev, given)
+        return assumed.output
+
+    def _child(self, unit: str, prev: Any, given: Any) -> Any:
+        child, said = self._stored_child(unit), self.given(unit)
+        self.rewind.order.append(unit)
+        if child is not None and child.status == "success":
+            self.rewind.keep.append(unit)
+            if said is None and given is None:
+                return child.output
+        assumed = self.rewind.children[self.stored.seg(unit)] = self._assumed(child, said, prev, given)
+        return assumed.output
+
+    def _members(self, entry: ParallelEntry | BranchEntry, prev: Any, given: Any) -> Any:
+        outputs = as_dict(given) or {}
+        names = [m.id for m in entry.members]
+        if isinstance(entry, BranchEntry):
+            some = [n for n in names if n in outputs or self.given(n) is not None or self._stored_child(n) is not None]
+            names = some or names
+        found: dict[str, Any] = {}
+        for name in names:
+            child = self._stored_child(name)
+            if isinstance(entry, ParallelEntry) and entry.allow_failure and child is not None and child.status == "failed":
+                self.rewind.order.append(name)
+                self.rewind.keep.append(name)
+                found[name] = None
+            else:
+                found[name] = self._child(name, prev, outputs.get(name))
+        return found
+
+    def _stored_child(self, unit: str) -> Actor | None:
+        paths = self.stored.children.get(unit)
+        return self.plan.tree.actors.get(paths[-1]) if paths else None
+
+    def _assumed(self, stored: Step | Actor | None, said: dict[str, Any] | None, prev: Any, given: Any) -> Assumed:
+        """From the caller's record, else what the entry after it is given, else what is stored, else made up."""
+        said, now = said or {}, self.plan.now
+        made_up: dict[str, Any] = {}
+        kept = made_up if stored is None or stored.status != "success" else stored.output
+        began, ended = (None, None) if stored is None else (stored.started_at, stored.ended_at)
+        return Assumed(
+            said.get("input", prev if stored is None else stored.input),
+            said.get("output", kept if given is None else given),
+            said.get("started_at", began or now), said.get("ended_at", ended or now),
+        )  # fmt: skip
+
+    def aim(self, entry: Entry, target: str, deeper: bool) -> None:
+        """What stays of the target's own entry: siblings, and the items that succeeded of a foreach that did not."""
+        match entry:
+            case ParallelEntry():
+                for member in entry.members:
+                    if member.id != target:
+                        self._sibling(member.id, made_up=not self.plan.command.per_step)
+                self.rewind.aims[entry.id] = [target]
+            case BranchEntry():
+                arms = [m.id for m in entry.members if m.id != target and self._sibling(m.id, made_up=False)]
+                self.rewind.aims[entry.id] = [target, *arms]
+            case ForeachEntry():
+                record = self.stored.steps.get(entry.id)
+                if not deeper and self.plan.command.input is None and (record is None or record.status != "success"):
+                    self._items(entry.id)
+            case ThenEntry() | LoopEntry() | MapEntry() | SleepEntry():
+                pass
+            case _:
+                assert_never(entry)
+
+    def _sibling(self, unit: str, made_up: bool) -> bool:
+        child = self._stored_child(unit)
+        stays = child is not None and child.status in STAYS and not _waits(self.plan.tree, child)
+        if not stays and self.given(unit) is None and not made_up:
+            return False
+        if stays and self.given(unit) is None:
+            self.rewind.order.append(unit)
+            self.rewind.keep.append(unit)
+        else:
+            self._child(unit, self.rewind.prev, None)
+        return True
+
+    def _items(self, unit: str) -> None:
+        for stem in _items(self.stored, unit):
+            child = self.plan.tree.actors.get(join(self.stored.path, self.stored.seg(stem)))
+            if child is not None and child.status == "success":
+                self.rewind.items.append(segment(child.path))
+            else:
+                self.rewind.lives[stem] = self.stored.life(stem) + 1
+        if self.rewind.items:
+            self.rewind.order.append(unit)
+
+    def forget(self, entries: tuple[Entry, ...]) -> None:
+        """Every place from the target on lives again, but for what stays."""
+        if not self.plan.ran:
+            return
+        stays = {*self.rewind.keep, *self.rewind.steps, *(seg.partition("@")[0] for seg in self.rewind.children)}
+        stays |= {seg.partition("=")[0] for seg in self.rewind.items}
+        for unit in (unit for entry in entries for unit in _units(entry) if unit not in stays):
+            lives = self.rewind.lives
+            former = [stem for stem in lives if stem.partition("=")[0] == unit]
+            life = max([lives.pop(stem) for stem in former], default=1)
+            lives[unit] = life + 1
+
+
+def _index(workflow: builder.Workflow, unit: str) -> int:
+    for index, entry in enumerate(workflow.entries):
+        if unit in _units(entry):
+            return index
+    raise GraphMismatch(f"workflow {workflow.id!r}, version {workflow.version!r}, has no step {unit!r} to travel to")
+
+
+def _units(entry: Entry) -> list[str]:
+    if isinstance(entry, (ParallelEntry, BranchEntry)):
+        members: tuple[Unit, ...] = entry.members
+        return [m.id for m in members]
+    return [entry.id]
+
+
+def _items(actor: Actor, unit: str) -> set[str]:
+    """The items of a foreach that ever began, as "pack=3"."""
+    return {segment(path).partition("@")[0] for path in actor.children.get(unit, ())}
+
+
+def _waits(tree: Tree, child: Actor) -> bool:
+    """Whether something in it waits for a timer, which knows it by its name only."""
+    return any(s.status == "waiting" for a in (child, *tree.below(child.path)) for s in a.steps.values())
