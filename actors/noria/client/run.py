@@ -17,7 +17,6 @@ from noria.contract.results import RunRecord, RunResult, run_result
 from noria.contract.values import plain
 from noria.errors import (
     InvalidInput,
-    NoriaError,
     NoWorker,
     RunAlreadyStarted,
     RunNotActive,
