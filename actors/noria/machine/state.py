@@ -184,7 +184,7 @@ class Tree:
             if name != "actors" and name in data:
                 setattr(tree, name, _like(getattr(tree, name), data[name]))
         tree.pending = [(sequence, path) for sequence, path in tree.pending]
-        tree.held = {place: _made(Step, given) for place, given in tree.held.items()}
+        tree.held = {place: _made(Step, cast(Any, given)) for place, given in tree.held.items()}
         for given in data["actors"]:
             given["steps"] = {k: _made(Step, v) for k, v in given["steps"].items()}
             tree.actors[given["path"]] = _made(Actor, given)
