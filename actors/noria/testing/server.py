@@ -1,0 +1,185 @@
+"""What a NATS server keeps and does, in memory: one stream of commands, facts and live events, schedules, buckets.
+
+Everything here happens at once and in order; the way to it, with its delays and losses, is `wire.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from noria import clock
+from noria.errors import NoriaError
+from noria.limits import LIVE_TTL_SECONDS, LOG_TTL_SECONDS, MAX_AGE_SECONDS
+from noria.ports import ActorKey, Refused, RunKey, Stored, StoredRecord
+from noria.testing.consumers import Consumer, TriggerQueue
+from noria.testing.loop import NOWHERE
+
+MAX_PAYLOAD = 1024 * 1024
+AGES = {"in": MAX_AGE_SECONDS, "run": LOG_TTL_SECONDS, "live": LIVE_TTL_SECONDS}
+NEVER = float("inf")
+
+
+class Record(NamedTuple):
+    """A key's last value."""
+
+    revision: int
+    body: bytes
+    summary: str
+    expires: float
+
+
+class Letter(NamedTuple):
+    """What could not be processed."""
+
+    sequence: int
+    subject: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Server:
+    """The state of one namespace. `log_seconds`: how long facts are kept. `stored` hears of every message."""
+
+    def __init__(self, log_seconds: float = LOG_TTL_SECONDS) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.ages: dict[str, float] = {**AGES, "run": log_seconds}
+        self.sequence = self.revision = 0
+        self.messages: dict[int, Stored] = {}
+        self.subjects: dict[tuple[str, ActorKey], list[int]] = {}
+        self.consumers: dict[str, Consumer] = {}
+        self.triggers = TriggerQueue(self)
+        self.timers: dict[tuple[ActorKey, str], asyncio.TimerHandle] = {}
+        self.records: dict[RunKey, Record] = {}
+        self.blobs: dict[tuple[RunKey, str], bytes] = {}
+        self.catalogue: dict[str, bytes] = {}
+        self.dead: list[Letter] = []
+        self.watchers: list[Callable[[Stored], None]] = []
+        self.news: dict[tuple[str, str], list[Callable[[RunKey, bytes], None]]] = {}  # (kind, workflow) -> subscribers
+        self._expiries: list[tuple[float, int]] = []
+
+    def now(self) -> float:
+        """The server's own wall clock."""
+        return clock.now()
+
+    # The stream -------------------------------------------------------------------------------------------------
+
+    def append(self, kind: str, actor: ActorKey, body: bytes, expected: int | None) -> int:
+        """Store a message. Raises Refused when the subject's last sequence is not the expected one."""
+        if len(body) > MAX_PAYLOAD:
+            raise NoriaError(f"{len(body)} bytes exceed the server's max_payload of {MAX_PAYLOAD} bytes")
+        if expected is not None and expected != self.last_sequence(kind, actor):
+            raise Refused(f"{kind} {actor}")
+        self.sequence += 1
+        entry = Stored(self.sequence, kind, actor, body, self.now())
+        self.messages[self.sequence] = entry
+        self.subjects.setdefault((kind, actor), []).append(self.sequence)
+        heapq.heappush(self._expiries, (entry.time + self.ages[kind], self.sequence))
+        if kind == "in" and actor.workflow in self.consumers:
+            self.consumers[actor.workflow].offer(self.sequence)
+        for watch in list(self.watchers):
+            watch(entry)
+        return self.sequence
+
+    def last_sequence(self, kind: str, actor: ActorKey) -> int:
+        self.age()
+        found = self.subjects.get((kind, actor))
+        return found[-1] if found else 0
+
+    def last(self, kind: str, actor: ActorKey) -> Stored | None:
+        sequence = self.last_sequence(kind, actor)
+        return self.messages[sequence] if sequence else None
+
+    def read(self, kind: str, actor: ActorKey, after: int, below: bool = False) -> list[Stored]:
+        """An actor's messages behind `after`; with `below` those of the actors under it as well."""
+        self.age()
+        keys = [(kind, actor)]
+        if below:
+            keys = [k for k in self.subjects if k[0] == kind and is_below(k[1], actor)]
+        return [self.messages[s] for s in sorted(s for k in keys for s in self.subjects.get(k, ()) if s > after)]
+
+    def started(self) -> list[RunKey]:
+        """Every run with a command to its root."""
+        self.age()
+        return [actor.tree for kind, actor in self.subjects if kind == "in" and not actor.path]
+
+    def purge(self, run: RunKey) -> None:
+        for key in [k for k in self.subjects if k[1].tree == run]:
+            for sequence in self.subjects.pop(key):
+                del self.messages[sequence]
+        self.clear_timers(run)
+
+    def age(self) -> None:
+        """Remove what is older than its kind may become."""
+        now = self.now()
+        while self._expiries and self._expiries[0][0] <= now:
+            entry = self.messages.pop(heapq.heappop(self._expiries)[1], None)
+            if entry is not None:
+                left = self.subjects[entry.kind, entry.actor]
+                left.remove(entry.sequence)
+                if not left:
+                    del self.subjects[entry.kind, entry.actor]
+
+    # Deliveries -------------------------------------------------------------------------------------------------
+
+    def consumer(self, workflow: str, lease_seconds: float) -> Consumer:
+        """The workflow's consumer, made with the lease of who came first."""
+        found = self.consumers.get(workflow)
+        if found is None:
+            found = self.consumers[workflow] = Consumer(self, lease_seconds)
+            for entry in self.messages.values():
+                if entry.kind == "in" and entry.actor.workflow == workflow:
+                    found.offer(entry.sequence)
+        return found
+
+    # Timers -----------------------------------------------------------------------------------------------------
+
+    def set_timer(self, actor: ActorKey, name: str, at: float, body: bytes) -> None:
+        old = self.timers.pop((actor, name), None)
+        if old is not None:
+            old.cancel()
+        self.timers[actor, name] = self.loop.call_later(at - self.now(), self._fire, actor, name, body, context=NOWHERE)
+
+    def _fire(self, actor: ActorKey, name: str, body: bytes) -> None:
+        del self.timers[actor, name]
+        self.append("in", ActorKey(*actor.tree), body, None)
+
+    def clear_timers(self, run: RunKey) -> None:
+        for key in [k for k in self.timers if k[0].tree == run]:
+            self.timers.pop(key).cancel()
+
+    # Buckets ----------------------------------------------------------------------------------------------------
+
+    def record(self, run: RunKey) -> StoredRecord | None:
+        found = self.records.get(run)
+        if found is None or found.expires <= self.now():
+            self.records.pop(run, None)
+            return None
+        return StoredRecord(found.revision, found.body)
+
+    def put_record(self, run: RunKey, body: bytes, revision: int | None, summary: str, ttl_seconds: float | None) -> int:
+        """Raises Refused when the key's revision is another one; with None it is not looked at."""
+        if len(body) + len(summary) > MAX_PAYLOAD:
+            raise NoriaError(f"{len(body)} bytes exceed the server's max_payload of {MAX_PAYLOAD} bytes")
+        found = self.record(run)
+        if revision is not None and revision != (found.revision if found is not None else 0):
+            raise Refused(f"record {run}")
+        self.revision += 1
+        expires = NEVER if ttl_seconds is None else self.now() + max(1.0, ttl_seconds)
+        self.records[run] = Record(self.revision, body, summary, expires)
+        return self.revision
+
+    def summaries(self, workflow: str | None) -> list[tuple[RunKey, str]]:
+        for run in list(self.records):
+            self.record(run)
+        return [(k, r.summary) for k, r in self.records.items() if r.summary and workflow in (None, k.workflow)]
+
+    def bury(self, kind: str, workflow: str, body: bytes, headers: Mapping[str, str]) -> None:
+        self.dead.append(Letter(len(self.dead) + 1, f"dead.{kind}.{workflow}", headers, body))
+
+
+def is_below(actor: ActorKey, top: ActorKey) -> bool:
+    """Whether an actor is `top` or under it."""
+    return actor.tree == top.tree and (not top.path or actor.path == top.path or actor.path.startswith(f"{top.path}."))
