@@ -9,14 +9,15 @@ import signal
 import pytest
 
 from noria.broker import NatsBroker, connect_broker
+from noria.clock import now
 from noria.embedded import start_server
 from noria.errors import BrokerUnavailable, NoriaError
-from noria.ports import ActorKey, Refused, RunKey
+from noria.ports import ActorKey, Broker, Refused, RunKey, Stored
 
 ROOT = ActorKey("w", "r")
 
 
-async def test_append_is_a_compare_and_set(broker: NatsBroker) -> None:
+async def test_append_is_a_compare_and_set(broker: Broker) -> None:
     first = await broker.log.append(ROOT, b"1", 0)
     for stale in (0, first + 5):
         with pytest.raises(Refused):
@@ -24,13 +25,13 @@ async def test_append_is_a_compare_and_set(broker: NatsBroker) -> None:
     assert [m.body for m in await broker.log.read(ROOT)] == [b"1"]
 
 
-async def test_of_rivals_one_wins(broker: NatsBroker) -> None:
+async def test_of_rivals_one_wins(broker: Broker) -> None:
     found = await asyncio.gather(*(broker.log.append(ROOT, b"%d" % n, 0) for n in range(20)), return_exceptions=True)
     assert sum(isinstance(f, int) for f in found) == 1
     assert sum(isinstance(f, Refused) for f in found) == 19
 
 
-async def test_an_append_completes_though_nobody_awaits_it(broker: NatsBroker) -> None:
+async def test_an_append_completes_though_nobody_awaits_it(broker: Broker) -> None:
     broker.log.append(ROOT, b"1", 0)
     last = None
     async with asyncio.timeout(5):
@@ -39,7 +40,7 @@ async def test_an_append_completes_though_nobody_awaits_it(broker: NatsBroker) -
     assert last.body == b"1"
 
 
-async def test_trees_are_read_in_one_order(broker: NatsBroker) -> None:
+async def test_trees_are_read_in_one_order(broker: Broker) -> None:
     keys = [ROOT, ActorKey("w", "r", "a"), ActorKey("w", "r", "a.b=3"), ActorKey("w", "r2")]
     sequences = [await broker.log.append(k, b"x", 0) for k in keys]
     tree = await broker.log.read_tree(ROOT)
@@ -48,7 +49,7 @@ async def test_trees_are_read_in_one_order(broker: NatsBroker) -> None:
     assert [m.sequence for m in await broker.log.read_tree(ROOT, sequences[0])] == sequences[1:3]
 
 
-async def test_long_logs_are_read_whole(broker: NatsBroker) -> None:
+async def test_long_logs_are_read_whole(broker: Broker) -> None:
     """More than a batch, and more than the 64 MiB at which the server ends one."""
     last = 0
     for n in range(2100):
@@ -61,44 +62,94 @@ async def test_long_logs_are_read_whole(broker: NatsBroker) -> None:
     assert len(await broker.log.read_tree(big)) == 560
 
 
-async def test_a_body_above_the_limit_is_refused_and_hurts_nobody(broker: NatsBroker) -> None:
-    limit = broker.connection.client.max_payload
+async def test_chains_are_apart_and_facts_are_no_commands(broker: Broker) -> None:
+    await broker.commands.send(ROOT, b"command", 0)
+    first = await broker.log.append(ROOT, b"1", 0)
+    child = await broker.log.append(ActorKey("w", "r", "a"), b"2", 0)
+    second = await broker.log.append(ROOT, b"3", first)
+    assert first < child < second
+    last = await broker.log.last(ROOT)
+    assert last is not None and (last.sequence, last.kind, last.actor, last.body) == (second, "run", ROOT, b"3")
+    assert abs(last.time - now()) < 5 and await broker.log.last(ActorKey("w", "none")) is None
+    assert [m.sequence for m in await broker.log.read(ROOT, first)] == [second]
+
+
+async def test_a_purged_run_begins_at_zero_and_spares_the_others(broker: Broker) -> None:
+    other = await broker.log.append(ActorKey("w", "r2"), b"other", 0)
+    await broker.log.append(ROOT, b"1", 0)
+    await broker.log.append(ActorKey("w", "r", "a"), b"2", 0)
+    await broker.commands.send(ROOT, b"command", 0)
+    await broker.log.purge(RunKey("w", "r"))
+    assert await broker.log.read_tree(ROOT) == [] and await broker.commands.read_tree(ROOT) == []
+    with pytest.raises(Refused):
+        await broker.log.append(ROOT, b"3", 1)
+    assert await broker.log.append(ROOT, b"3", 0) > other
+    assert [m.sequence for m in await broker.log.read_tree(ActorKey("w", "r2"))] == [other]
+
+
+async def test_follow_gives_everything_of_a_run_in_order_each_once(broker: Broker) -> None:
+    start = await broker.commands.send(ROOT, b"start", 0)
+    got: list[Stored] = []
+
+    async def watch(after: int) -> None:
+        follow = broker.log.follow(RunKey("w", "r"), after)
+        async for entry in follow:
+            got.append(entry)
+            if len(got) == 4:
+                break
+        await follow.aclose()
+
+    task = asyncio.create_task(watch(start))
+    await asyncio.sleep(0.2)
+    first = await broker.log.append(ROOT, b"1", 0)
+    await broker.log.append(ActorKey("w", "r2"), b"another run", 0)
+    broker.log.publish_live(ActorKey("w", "r", "a"), b"live")
+    second = await broker.log.append(ActorKey("w", "r", "a"), b"2", 0)
+    await broker.commands.send(ROOT, b"resume")
+    await asyncio.wait_for(task, 8)
+    assert [(e.kind, e.body) for e in got] == [("run", b"1"), ("live", b"live"), ("run", b"2"), ("in", b"resume")]
+    assert [got[0].sequence, got[2].sequence] == [first, second] and got[2].actor.path == "a"
+    assert [e.body for e in await broker.log.read_live(RunKey("w", "r"))] == [b"live"]
+
+
+async def test_a_body_above_the_limit_is_refused_and_hurts_nobody(nats: NatsBroker) -> None:
+    limit = nats.connection.client.max_payload
     with pytest.raises(NoriaError, match=str(limit)):
-        await broker.log.append(ROOT, b"x" * limit, 0)
-    broker.log.publish_live(ROOT, b"x" * (limit + 1))  # dropped: sent, it would cost the connection
-    assert await broker.log.append(ROOT, b"1", 0) > 0
+        await nats.log.append(ROOT, b"x" * limit, 0)
+    nats.log.publish_live(ROOT, b"x" * (limit + 1))  # dropped: sent, it would cost the connection
+    assert await nats.log.append(ROOT, b"1", 0) > 0
 
 
-async def test_follow_has_no_gap_across_reconnects(broker: NatsBroker) -> None:
+async def test_follow_has_no_gap_across_reconnects(nats: NatsBroker) -> None:
     wanted, got = 400, list[int]()
 
     async def watch() -> None:
-        follow = broker.log.follow(RunKey("w", "r"))
+        follow = nats.log.follow(RunKey("w", "r"))
         async for entry in follow:
             got.append(entry.sequence)
             if len(got) == wanted:
                 break
         await follow.aclose()
 
-    other = await connect_broker(broker.url, broker.namespace)
+    other = await connect_broker(nats.url, nats.namespace)
     task, sent, last = asyncio.create_task(watch()), list[int](), 0
     for n in range(wanted):
         last = await other.log.append(ROOT, b"%d" % n, last)
         sent.append(last)
         if n % 100 == 50:
-            await broker.connection.client.force_reconnect()
+            await nats.connection.client.force_reconnect()
     await asyncio.wait_for(task, 30)
     assert got == sent
     await other.close()
 
 
-async def test_follow_removes_its_consumer(broker: NatsBroker) -> None:
-    await broker.log.append(ROOT, b"1", 0)
-    follow = broker.log.follow(RunKey("w", "r"))
+async def test_follow_removes_its_consumer(nats: NatsBroker) -> None:
+    await nats.log.append(ROOT, b"1", 0)
+    follow = nats.log.follow(RunKey("w", "r"))
     assert (await anext(follow)).body == b"1"
     await follow.aclose()
     async with asyncio.timeout(5):
-        while (await broker.connection.api(f"CONSUMER.NAMES.{broker.subjects.runs}"))["total"]:
+        while (await nats.connection.api(f"CONSUMER.NAMES.{nats.subjects.runs}"))["total"]:
             pass
 
 

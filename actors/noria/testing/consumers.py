@@ -7,18 +7,16 @@ was handed back comes again, with a higher count, before new ones.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from noria.ports import Stored
 from noria.testing.loop import NOWHERE
 
 if TYPE_CHECKING:
     from noria.testing.server import Server
 
 EXPIRES_SECONDS = 20.0  # of a wish
-TRIGGER_ACK_SECONDS = 30.0
 
 
 @dataclass(eq=False)
@@ -123,34 +121,4 @@ class Consumer(Queue):
 
     def __init__(self, server: Server, lease_seconds: float) -> None:
         super().__init__(server.loop, lease_seconds, server.messages.__contains__)
-        self._server, self.present = server, 0
-
-    def message(self, sequence: int) -> Stored:
-        return self._server.messages[sequence]
-
-
-class Published(NamedTuple):
-    """A trigger as it was published."""
-
-    subject: str
-    headers: Mapping[str, str]
-    body: bytes
-
-
-class TriggerQueue(Queue):
-    """Triggers, gone once acknowledged."""
-
-    def __init__(self, server: Server) -> None:
-        self.published: dict[int, Published] = {}
-        super().__init__(server.loop, TRIGGER_ACK_SECONDS, self.published.__contains__)
-        self._sequence = 0
-
-    def publish(self, subject: str, headers: Mapping[str, str], body: bytes) -> int:
-        self._sequence += 1
-        self.published[self._sequence] = Published(subject, headers, body)
-        self.offer(self._sequence)
-        return self._sequence
-
-    def ack(self, sequence: int) -> None:
-        self.published.pop(sequence, None)
-        super().ack(sequence)
+        self.present = 0

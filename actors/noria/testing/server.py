@@ -13,9 +13,10 @@ from typing import NamedTuple
 from noria import clock
 from noria.errors import NoriaError
 from noria.limits import LIVE_TTL_SECONDS, LOG_TTL_SECONDS, MAX_AGE_SECONDS
-from noria.ports import ActorKey, Refused, RunKey, Stored, StoredRecord
-from noria.testing.consumers import Consumer, TriggerQueue
+from noria.ports import ActorKey, Letter, Refused, RunKey, Stored, StoredRecord
+from noria.testing.consumers import Consumer
 from noria.testing.loop import NOWHERE
+from noria.testing.outside import Published, ScheduleTable, TriggerQueue, fits
 
 MAX_PAYLOAD = 1024 * 1024
 AGES = {"in": MAX_AGE_SECONDS, "run": LOG_TTL_SECONDS, "live": LIVE_TTL_SECONDS}
@@ -31,15 +32,6 @@ class Record(NamedTuple):
     expires: float
 
 
-class Letter(NamedTuple):
-    """What could not be processed."""
-
-    sequence: int
-    subject: str
-    headers: Mapping[str, str]
-    body: bytes
-
-
 class Server:
     """The state of one namespace. `log_seconds`: how long facts are kept. `stored` hears of every message."""
 
@@ -50,7 +42,8 @@ class Server:
         self.messages: dict[int, Stored] = {}
         self.subjects: dict[tuple[str, ActorKey], list[int]] = {}
         self.consumers: dict[str, Consumer] = {}
-        self.triggers = TriggerQueue(self)
+        self.triggers, self.schedules = TriggerQueue(self), ScheduleTable(self)
+        self.bindings: dict[tuple[str, str], list[Callable[[Published], None]]] = {}  # (subject, queue group) -> members
         self.timers: dict[tuple[ActorKey, str], asyncio.TimerHandle] = {}
         self.records: dict[RunKey, Record] = {}
         self.blobs: dict[tuple[RunKey, str], bytes] = {}
@@ -176,8 +169,19 @@ class Server:
             self.record(run)
         return [(k, r.summary) for k, r in self.records.items() if r.summary and workflow in (None, k.workflow)]
 
-    def bury(self, kind: str, workflow: str, body: bytes, headers: Mapping[str, str]) -> None:
-        self.dead.append(Letter(len(self.dead) + 1, f"dead.{kind}.{workflow}", headers, body))
+    # Outside ----------------------------------------------------------------------------------------------------
+
+    def publish(self, subject: str, headers: Mapping[str, str], body: bytes) -> None:
+        """A core message on a subject of the user's: to one member of each queue group that listens."""
+        for (wanted, _), members in self.bindings.items():
+            if members and fits(wanted, subject):
+                members.append(members.pop(0))
+                members[-1](Published(subject, headers, body, 0.0))
+
+    def bury(self, kind: str, workflow: str, reason: str, headers: Mapping[str, str], body: bytes) -> None:
+        sequence, cut = len(self.dead) + 1, len(body) + sum(len(k) + len(v) for k, v in headers.items()) > MAX_PAYLOAD - 64
+        kept = body[: MAX_PAYLOAD - 64 - len(reason)] if cut else body
+        self.dead.append(Letter(sequence, kind, workflow, reason, {} if cut else headers, kept, self.now(), cut))
 
 
 def is_below(actor: ActorKey, top: ActorKey) -> bool:

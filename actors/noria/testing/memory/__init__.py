@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from noria.ports import Blobs, Catalogue, Commands, Log, News, Operations, Records, Timers, Triggers
+from noria.ports import Blobs, Catalogue, Commands, Log, News, Operations, Records, Schedules, Timers, Triggers
 from noria.testing.memory.commands import MemoryCommands
 from noria.testing.memory.log import MemoryLog
-from noria.testing.memory.signals import MemoryNews, MemoryTimers, MemoryTriggers
+from noria.testing.memory.signals import MemoryNews, MemoryTimers
 from noria.testing.memory.stores import MemoryBlobs, MemoryCatalogue, MemoryRecords
+from noria.testing.memory.triggers import MemorySchedules, MemoryTriggers
 from noria.testing.server import Server
 from noria.testing.wire import Wire
 
@@ -25,6 +26,7 @@ class MemoryBroker:
         self.catalogue: Catalogue = MemoryCatalogue(server, self.wire)
         self.news: News = MemoryNews(server, self.wire)
         self.triggers: Triggers = MemoryTriggers(server, self.wire)
+        self.schedules: Schedules = MemorySchedules(server, self.wire)
         self.operations: Operations = MemoryOperations(self.url)
 
     async def provision(self) -> None:

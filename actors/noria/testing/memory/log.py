@@ -30,6 +30,9 @@ class MemoryLog(Port):
         if len(body) <= MAX_PAYLOAD:
             self.wire.send("live", lambda: self.server.append("live", actor, body, None))
 
+    async def read_live(self, run: RunKey, after: int = 0) -> list[Stored]:
+        return await self.read_of("live", ActorKey(*run), after, True)
+
     async def purge(self, run: RunKey) -> None:
         await ask(self.wire, "purge", lambda: self.server.purge(run))
 
