@@ -32,6 +32,6 @@ models:
 run-example:
     {{python}} -c 'from noria.cli.main import main; main()' run examples/log_report.py:report --input '{"folder": "examples/logs", "report": "examples/report.json"}'
 
-# speed against the raw JetStream append, in the same run
+# speed against the raw JetStream append and the peers, in the same run: just bench W1 --vs dbos,langgraph,restate
 bench *args:
     {{python}} tests/bench/bench.py {{args}}

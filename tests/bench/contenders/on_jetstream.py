@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 import nats
-from shared import FLIGHT2, ITEMS3, RUNS1, RUNS2, STEPS1, STEPS2, STEPS4, WARM1, emit, growth, large, latency, small
+import shared
 from uvloop import run
 
 from noria.embedded import start_server
@@ -32,23 +32,23 @@ class Floor:
         """What a run of no-op steps cannot do without."""
         name = f"floor.{next(self._names)}"
         for i in range(steps):
-            await self.stream.publish(name, json.dumps(small(i)).encode())
+            await self.stream.publish(name, json.dumps(shared.small(i)).encode())
 
     async def many(self) -> float:
         """Appends per second of W2."""
-        limit = asyncio.Semaphore(FLIGHT2)
+        limit = asyncio.Semaphore(shared.FLIGHT2)
 
         async def one() -> None:
             async with limit:
-                await self.sequence(STEPS2)
+                await self.sequence(shared.STEPS2)
 
         began = time.perf_counter()
-        await asyncio.gather(*(one() for _ in range(RUNS2)))
-        return RUNS2 * STEPS2 / (time.perf_counter() - began)
+        await asyncio.gather(*(one() for _ in range(shared.RUNS2)))
+        return shared.RUNS2 * shared.STEPS2 / (time.perf_counter() - began)
 
     async def fan(self) -> float:
         began = time.perf_counter()
-        await asyncio.gather(*(self.stream.publish("floor.fan", json.dumps(small(i)).encode(), timeout=60) for i in range(ITEMS3)))
+        await asyncio.gather(*(self.stream.publish("floor.fan", json.dumps(shared.small(i)).encode(), timeout=60) for i in range(shared.ITEMS3)))
         return time.perf_counter() - began
 
 
@@ -56,27 +56,27 @@ async def main(workload: str) -> None:
     server = await start_server()
     try:
         floor = await Floor.on(server.url)
-        for _ in range(WARM1):
-            await floor.sequence(STEPS1)
+        for _ in range(shared.WARM1):
+            await floor.sequence(shared.STEPS1)
         match workload:
             case "W1":
                 spent = []
-                for _ in range(RUNS1):
+                for _ in range(shared.RUNS1):
                     began = time.perf_counter()
-                    await floor.sequence(STEPS1)
+                    await floor.sequence(shared.STEPS1)
                     spent.append(time.perf_counter() - began)
-                emit("W1", **latency(spent))
+                shared.emit("W1", **shared.latency(spent))
             case "W2":
-                emit("W2", steps_per_s=await floor.many())
+                shared.emit("W2", steps_per_s=await floor.many())
             case "W3":
-                emit("W3", seconds=await floor.fan())
+                shared.emit("W3", seconds=await floor.fan())
             case "W4":
                 stamps = [time.perf_counter()]
-                for i in range(STEPS4):
-                    await floor.stream.publish("floor.grow", json.dumps(large(i)).encode())
+                for i in range(shared.STEPS4):
+                    await floor.stream.publish("floor.grow", json.dumps(shared.large(i)).encode())
                     stamps.append(time.perf_counter())
                 info = await floor.stream.stream_info("FLOOR", subjects_filter="floor.grow")
-                emit("W4", last_to_first=growth(stamps), bytes_per_step=info.state.bytes / info.state.messages)
+                shared.emit("W4", last_to_first=shared.growth(stamps), bytes_per_step=info.state.bytes / info.state.messages)
             case _:
                 sys.exit(f"the floor has no {workload}")
         await floor.client.close()

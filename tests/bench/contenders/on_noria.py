@@ -12,32 +12,8 @@ import sys
 import time
 from typing import Any
 
+import shared
 from on_jetstream import Floor
-from shared import (
-    DONE_LOG,
-    FLIGHT2,
-    FLIGHT5,
-    ITEMS3,
-    PAUSE6,
-    RUNS1,
-    RUNS2,
-    RUNS5,
-    STEPS1,
-    STEPS2,
-    STEPS4,
-    STEPS6,
-    STEPS_LOG,
-    WARM1,
-    again,
-    crash,
-    emit,
-    growth,
-    large,
-    latency,
-    mark,
-    memory_mb,
-    small,
-)  # fmt: skip
 from uvloop import run
 
 from noria import Context, Noria, Workflow, step
@@ -47,13 +23,13 @@ STAMPS: list[float] = []
 
 @step
 async def noop(x: Any) -> Any:
-    return small(0)
+    return shared.small(0)
 
 
 @step
 async def grow(x: Any) -> Any:
     STAMPS.append(time.perf_counter())
-    return large(x["i"] + 1)
+    return shared.large(x["i"] + 1)
 
 
 @step
@@ -63,10 +39,10 @@ async def park(x: Any, ctx: Context) -> Any:
 
 @step
 async def slow(x: int) -> int:
-    mark(STEPS_LOG, x)
-    await asyncio.sleep(PAUSE6)
-    if x == STEPS6 - 1:
-        mark(DONE_LOG, x)
+    shared.mark(shared.STEPS_LOG, x)
+    await asyncio.sleep(shared.PAUSE6)
+    if x == shared.STEPS6 - 1:
+        shared.mark(shared.DONE_LOG, x)
     return x + 1
 
 
@@ -77,10 +53,10 @@ def chain(name: str, unit: Any, steps: int) -> Workflow:
     return flow.commit()
 
 
-TEN, FIVE, CRASHY = chain("ten", noop, STEPS1), chain("five", noop, STEPS2), chain("crashy", slow, STEPS6)
-FAN = Workflow("fan").foreach(noop, concurrency=ITEMS3, placement="local").commit()
-SPREAD = Workflow("spread").foreach(noop, concurrency=ITEMS3, placement="spread").commit()
-LOOP = Workflow("loop").do_while(grow, lambda x: x["i"] < STEPS4).commit()
+TEN, FIVE, CRASHY = chain("ten", noop, shared.STEPS1), chain("five", noop, shared.STEPS2), chain("crashy", slow, shared.STEPS6)
+FAN = Workflow("fan").foreach(noop, concurrency=shared.ITEMS3, placement="local").commit()
+SPREAD = Workflow("spread").foreach(noop, concurrency=shared.ITEMS3, placement="spread").commit()
+LOOP = Workflow("loop").do_while(grow, lambda x: x["i"] < shared.STEPS4).commit()
 PARK = Workflow("park").then(noop.clone(id="a")).then(park).then(noop.clone(id="b")).commit()
 FLOWS = {f.id: f for f in (TEN, FIVE, CRASHY, FAN, SPREAD, LOOP, PARK)}
 
@@ -114,17 +90,17 @@ async def all_of(count: int, flight: int, work: Any) -> float:
 async def one_at_a_time(noria: Noria) -> None:
     floor, runs, floors = await Floor.on(noria.url), list[float](), list[float]()
     async with noria.worker(TEN):
-        for n in range(WARM1 + RUNS1):
+        for n in range(shared.WARM1 + shared.RUNS1):
             began = time.perf_counter()
-            assert (await noria.run(TEN, small(n))).status == "success"
+            assert (await noria.run(TEN, shared.small(n))).status == "success"
             middle = time.perf_counter()
-            await floor.sequence(STEPS1)
+            await floor.sequence(shared.STEPS1)
             end = time.perf_counter()
-            if n >= WARM1:
+            if n >= shared.WARM1:
                 runs.append(middle - began)
                 floors.append(end - middle)
-    raw = latency(floors)["p50_ms"]
-    emit("W1", **latency(runs), floor_p50_ms=raw, ratio=latency(runs)["p50_ms"] / raw)
+    raw = shared.latency(floors)["p50_ms"]
+    shared.emit("W1", **shared.latency(runs), floor_p50_ms=raw, ratio=shared.latency(runs)["p50_ms"] / raw)
     await floor.client.close()
 
 
@@ -132,11 +108,11 @@ async def many_at_once(noria: Noria) -> None:
     floor = await Floor.on(noria.url)
 
     async def one(n: int) -> None:
-        assert (await noria.run("five", small(n))).status == "success"
+        assert (await noria.run("five", shared.small(n))).status == "success"
 
     async def measure() -> float:
-        await all_of(WARM1, FLIGHT2, one)
-        return RUNS2 * STEPS2 / await all_of(RUNS2, FLIGHT2, one)
+        await all_of(shared.WARM1, shared.FLIGHT2, one)
+        return shared.RUNS2 * shared.STEPS2 / await all_of(shared.RUNS2, shared.FLIGHT2, one)
 
     async with noria.worker(FIVE, concurrency=400):
         await floor.many()
@@ -148,22 +124,24 @@ async def many_at_once(noria: Noria) -> None:
         apart.terminate()
         apart.wait()
     raw = (before + after) / 2
-    emit("W2", steps_per_s=rate, apart_steps_per_s=apart_rate, floor_steps_per_s=raw, ratio=max(rate, apart_rate) / raw)
+    shared.emit("W2", steps_per_s=rate, apart_steps_per_s=apart_rate, floor_steps_per_s=raw, ratio=max(rate, apart_rate) / raw)
     await floor.client.close()
 
 
 async def fan_out(noria: Noria) -> None:
-    items = [small(n) for n in range(ITEMS3)]
+    items, floor = [shared.small(n) for n in range(shared.ITEMS3)], await Floor.on(noria.url)
 
     async def timed(flow: Workflow) -> float:
         began = time.perf_counter()
         result = await noria.run(flow, items)
-        assert result.status == "success" and len(result.result) == ITEMS3
+        assert result.status == "success" and len(result.result) == shared.ITEMS3
         return time.perf_counter() - began
 
     async with noria.worker(FAN):
         await noria.run(FAN, items[:100])
-        local = sorted([await timed(FAN) for _ in range(3)])[1]
+        await floor.fan()
+        pairs = [(await timed(FAN), await floor.fan()) for _ in range(5)]
+        local, raw = (sorted(column)[2] for column in zip(*pairs, strict=True))
     workers = [await asyncio.to_thread(worker, noria.url, "spread") for _ in range(2)]
     try:
         await noria.run("spread", items[:100])
@@ -172,20 +150,21 @@ async def fan_out(noria: Noria) -> None:
         for each in workers:
             each.terminate()
             each.wait()
-    emit("W3", seconds=local, spread_seconds=spread)
+    shared.emit("W3", seconds=local, floor_seconds=raw, ratio=local / raw, spread_seconds=spread)
+    await floor.client.close()
 
 
 async def grow_a_run(noria: Noria) -> None:
     async with noria.worker(LOOP):
-        await noria.run(LOOP, large(STEPS4 - 50))
+        await noria.run(LOOP, shared.large(shared.STEPS4 - 50))
         ratios = []
         for _ in range(3):
             STAMPS.clear()
             before = await bytes_of(noria)
-            assert (await noria.run(LOOP, large(0))).status == "success"
-            ratios.append(growth(STAMPS))
+            assert (await noria.run(LOOP, shared.large(0))).status == "success"
+            ratios.append(shared.growth(STAMPS))
             spent = await bytes_of(noria) - before
-    emit("W4", last_to_first=sorted(ratios)[1], bytes_per_step=spent / STEPS4)
+    shared.emit("W4", last_to_first=sorted(ratios)[1], bytes_per_step=spent / shared.STEPS4)
 
 
 async def bytes_of(noria: Noria) -> int:
@@ -199,32 +178,32 @@ async def park_and_resume(noria: Noria) -> None:
     apart = await asyncio.to_thread(worker, noria.url, "park")
     try:
         warm = noria.create_run("park")
-        await warm.start(small(0))
+        await warm.start(shared.small(0))
         await warm.resume("x")
-        idle, parked, ids = memory_mb(apart.pid), 0, [f"p{n}" for n in range(RUNS5)]
+        idle, parked, ids = shared.memory_mb(apart.pid), 0, [f"p{n}" for n in range(shared.RUNS5)]
         done = asyncio.Event()
 
         def rested(*_: Any) -> None:
             nonlocal parked
             parked += 1
-            if parked >= RUNS5:
+            if parked >= shared.RUNS5:
                 done.set()
 
         stop = await noria.broker.news.on_rests("park", rested)
 
         async def start(n: int) -> None:
-            await noria.create_run("park", ids[n]).start_async(small(n))
+            await noria.create_run("park", ids[n]).start_async(shared.small(n))
 
         async def resume(n: int) -> None:
             assert (await noria.create_run("park", ids[n]).resume("x")).status == "success"
 
         began = time.perf_counter()
-        await all_of(RUNS5, FLIGHT5, start)
+        await all_of(shared.RUNS5, shared.FLIGHT5, start)
         await done.wait()
         park_s = time.perf_counter() - began
         await stop()
         await asyncio.sleep(1)
-        emit("W5", park_s=park_s, memory_mb=memory_mb(apart.pid) - idle, resume_s=await all_of(RUNS5, FLIGHT5, resume))
+        shared.emit("W5", park_s=park_s, memory_mb=shared.memory_mb(apart.pid) - idle, resume_s=await all_of(shared.RUNS5, shared.FLIGHT5, resume))
     finally:
         apart.terminate()
         apart.wait()
@@ -238,11 +217,11 @@ async def take_over(noria: Noria) -> None:
     def begin() -> None:
         asyncio.run_coroutine_threadsafe(noria.create_run(CRASHY).start_async(0), loop).result()
 
-    restarted = await asyncio.to_thread(crash, lambda: again("crash-worker"), begin)
-    for log in (STEPS_LOG, DONE_LOG):
+    restarted = await asyncio.to_thread(shared.crash, lambda: shared.again("crash-worker"), begin)
+    for log in (shared.STEPS_LOG, shared.DONE_LOG):
         log.unlink()
-    heir = await asyncio.to_thread(crash, lambda: again("crash-worker"), begin, heir=True)
-    emit("W6", **restarted, **{f"heir_{k}": v for k, v in heir.items()})
+    heir = await asyncio.to_thread(shared.crash, lambda: shared.again("crash-worker"), begin, heir=True)
+    shared.emit("W6", **restarted, **{f"heir_{k}": v for k, v in heir.items()})
 
 
 WORKLOADS = {
