@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 
 from noria import Noria, RunResult, Workflow
+from noria.client.run import Run as Handle
 
 Run = Callable[..., Awaitable[RunResult]]
+Host = Callable[..., Awaitable[Handle]]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -28,6 +31,21 @@ def run(noria: Noria) -> Run:
             return await noria.run(workflow, input, **{"timeout": 20, **start_options})
 
     return run
+
+
+@pytest.fixture
+async def host(noria: Noria) -> AsyncIterator[Host]:
+    """host(workflow, run_id=None, resource_id=None): a handle of a new run, of a workflow that a worker hosts."""
+    async with AsyncExitStack() as workers:
+        hosted: set[str] = set()
+
+        async def host(workflow: Workflow, run_id: str | None = None, resource_id: str | None = None) -> Handle:
+            if workflow.id not in hosted:
+                await workers.enter_async_context(noria.worker(workflow, lease=5))
+                hosted.add(workflow.id)
+            return noria.create_run(workflow, run_id, resource_id)
+
+        yield host
 
 
 @pytest.fixture

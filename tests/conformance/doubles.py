@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from noria import RunEvent, RunResult, RunStream, Step, step
+from noria import Context, RunEvent, RunResult, RunStream, Step, step
 
 
 def gives(id: str, output: Any, calls: Counter[str] | None = None, /, *, name: str | None = None, **options: Any) -> Step:
@@ -30,6 +30,34 @@ def fails(id: str, message: str, calls: Counter[str] | None = None, **options: A
 
 def adds(id: str, n: int, calls: Counter[str], *, key: str = "value") -> Step:
     return gives(id, lambda data: {key: data[key] + n}, calls)
+
+
+def waits(
+    id: str, then: Any, calls: Counter[str] | None = None, /, *, payload: Any = None, label: Any = None,
+    when: Callable[[Any], bool] | None = None, **options: Any,
+) -> Step:  # fmt: skip
+    """A step that suspends until it is resumed and then gives `then`, or then(input, resume data).
+
+    `payload` and `label` may be functions of the input; inputs of which `when` does not hold are not waited for.
+    """
+
+    async def work(data: Any, ctx: Context) -> Any:
+        if calls is not None:
+            calls[id] += 1
+        if ctx.resume_data is None and (when is None or when(data)):
+            ctx.suspend(payload(data) if callable(payload) else payload, label=label(data) if callable(label) else label)
+        return then(data, ctx.resume_data) if callable(then) else then
+
+    return step(work, id=id, **options)
+
+
+def paths(result: RunResult) -> list[list[str]]:
+    """The ids of what is suspended, each from the outermost workflow down."""
+    return [list(s.path) for s in result.suspended]
+
+
+def statuses(result: RunResult) -> dict[str, str]:
+    return {id: record.status for id, record in result.steps.items()}
 
 
 def spy(seen: dict[str, Any], name: str, read: Callable[[Any, Any], Any]) -> Callable[..., None]:

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from noria.contract.facts import Writes
 from noria.contract.values import as_dict, plain
@@ -29,7 +29,7 @@ class LiveContext(Context):
 
     def __init__(
         self, activation: Activation, actor: Actor, step: Step | None = None, *, entry: str | None = None, value: Any = None,
-        attempt: int = 0, rounds: int = 0, record: Record | None = None, resume_data: Any = None,
+        attempt: int = 0, rounds: int = 0, record: Record | None = None, may_bail: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         self._activation, self._actor, self._step = activation, actor, step
@@ -39,9 +39,10 @@ class LiveContext(Context):
         self.path = tuple(actor.path.split(".")) if actor.path else ()
         self.resource_id, self.attempt, self.iteration = activation.tree.resource_id, attempt, rounds
         self.recovered, self.index = activation.recovered, split(segment(actor.path))[1]
-        self.input, self.resume_data = value, resume_data
-        self.suspend_data = record.suspend_payload if record is not None else None
+        self.input, self.resume_data = value, None
+        self.suspend_data = step.known_suspend(record.suspend_payload) if step is not None and record is not None else None
         self.client, self.cancelled = activation.client, activation.cancelled
+        self._may_bail = step is not None or may_bail
         self._context: dict[str, Any] | None = None
         self._context_before: dict[str, Any] = {}
         self._usage: dict[str, int] = {}
@@ -84,6 +85,16 @@ class LiveContext(Context):
         wanted = step if isinstance(step, str) else step.id
         found = result_of(self._activation, self._actor, wanted)
         return default if found is None else found[0]
+
+    def suspend(self, payload: Any = None, *, label: str | list[str] | None = None, output: Any = None) -> NoReturn:
+        if self._step is None:
+            raise NoriaError(f"only a step can suspend, and {self.step_id!r} is none")
+        super().suspend(payload, label=label, output=output)
+
+    def bail(self, result: Any = None) -> NoReturn:
+        if not self._may_bail:
+            raise NoriaError(f"only a step or a mapping can bail, and {self.step_id!r} is neither")
+        super().bail(result)
 
     async def write(self, data: Any) -> None:
         output = plain(data)

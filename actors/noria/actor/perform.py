@@ -159,7 +159,7 @@ async def run_mapping(activation: Activation, actor: Actor, task: RunMapping) ->
     """Evaluate a mapping: sources one by one, or the function."""
     entry, started_at = task.entry, now()
     activation.journal.live("workflow-step-start", actor, entry.id, {"input": actor.prev, "attempt": 0, "status": "running"})
-    context = LiveContext(activation, actor, entry=entry.id, value=actor.prev)
+    context = LiveContext(activation, actor, entry=entry.id, value=actor.prev, may_bail=True)
     try:
         if isinstance(entry.mapping, dict):
             output = {key: await _resolve(source, actor.prev, context) for key, source in entry.mapping.items()}

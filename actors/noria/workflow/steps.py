@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any, overload
 
 from noria.contract.values import plain
-from noria.errors import DefinitionError, NoriaError
+from noria.errors import DefinitionError, InvalidInput, NoriaError
 from noria.ids import NAME
 from noria.retry import Retry
 from noria.workflow.functions import UserFunction
@@ -79,8 +79,17 @@ class Step:
         return typed, plain(typed)
 
     def parse_suspend(self, value: Any) -> Any:
-        """A plain suspend payload. Raises InvalidInput."""
-        return plain(self.suspend.parse(f"Invalid suspend data: step {self.id!r}", value)) if self.suspend else value
+        """A plain suspend payload; None is none. Raises InvalidInput."""
+        if not self.suspend or value is None:
+            return value
+        return plain(self.suspend.parse(f"Invalid suspend data: step {self.id!r}", value))
+
+    def known_suspend(self, value: Any) -> Any:
+        """A stored suspend payload as its declared type; as it is where it is none of this version's."""
+        try:
+            return None if value is None else self.suspend.parse("", value)
+        except InvalidInput:
+            return value
 
     def parse_state(self, value: Any) -> Any:
         """The state as this step declares it. Raises InvalidInput."""
