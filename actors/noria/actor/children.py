@@ -40,6 +40,7 @@ class _Fanout:
         self.local: dict[asyncio.Task[str], str] = {}
         self.remote: set[str] = set()
         self.stirred = activation.stirred
+        self.passed: set[tuple[str, float]] = set()  # timers of children that live elsewhere
         self.closed = False  # a failure or a bail: begin no more
         self.ended = 0
         self.todo = self._todo()
@@ -76,7 +77,8 @@ class _Fanout:
             if not self.local:
                 activation.host.free_slot(activation)  # one who only watches holds no slot
             await self._wait()
-            self._collect()
+            if self._collect():
+                await self._pass_on()
         await activation.host.take_slot(activation)
         return {seg: self.rested.get(seg, "paused") for seg in self.task.segments}
 
@@ -161,14 +163,32 @@ class _Fanout:
         sent = False
         for member in members:
             for step, record in member.steps.items():
-                resume = resumed(member, step) if record.status == "suspended" else None
-                if resume is not None:
-                    await self._send(child, commands.Resume(ids.next(), now(), [(member.path, step)], resume[1]), None)
+                if (resume := self._new_resume(member, step)) is not None:
+                    await self._send(child, self._repeated(member, step, resume[1]), None)
                     sent = True
-                if record.status == "waiting" and tree.fired.get(member.path, 0.0) >= record.until:
+                timer = (member.path, record.until)
+                if record.status == "waiting" and tree.fired.get(member.path, 0.0) >= record.until and timer not in self.passed:
                     await self._send(child, commands.TimerFired(ids.next(), now(), member.path, step, record.until), None)
+                    self.passed.add(timer)
                     sent = True
         return sent
+
+    async def _pass_on(self) -> None:
+        """What came for children that live elsewhere and are active: they need not rest before they get it."""
+        for seg in sorted(self.remote):
+            await self._pass_down(self.child(seg))
+
+    def _new_resume(self, member: Actor, step: str) -> list[Any] | None:
+        """The resume that came for a suspended step, unless it is one that was passed down already."""
+        resume = resumed(member, step) if member.steps[step].status == "suspended" else None
+        return resume if resume is not None and resume[2] == self.activation.key.path else None
+
+    def _repeated(self, member: Actor, step: str, data: Any) -> commands.Resume:
+        """A resume for a child that knows of state and request context only what it was told and did itself."""
+        tree, ids = self.activation.tree, self.activation.journal.nonces
+        return commands.Resume(
+            ids.next(), now(), [(member.path, step)], data, live(tree.context), bool(tree.per_step), live(tree.state)
+        )  # fmt: skip
 
     def _has_command(self, child: Actor) -> bool:
         return any(path == child.path and s > child.in_seen for s, path in self.activation.tree.pending)
@@ -180,12 +200,13 @@ class _Fanout:
         finally:
             stirred.cancel()
 
-    def _collect(self) -> None:
+    def _collect(self) -> bool:
+        """Count who came to rest, and take up again who got what it waits for; whether anything came from outside."""
         for task in [t for t in self.local if t.done()]:
             seg = self.local.pop(task)
             self._rest(seg, task.result())
         if not self.stirred.is_set():
-            return
+            return False
         self.stirred = self.activation.stirred
         for seg in list(self.remote):
             child = self.child(seg)
@@ -194,6 +215,7 @@ class _Fanout:
         for seg in [s for s in self.rested if self._is_stirred(self.child(s))]:
             del self.rested[seg]
             self.todo.append(seg)
+        return True
 
     def _is_stirred(self, child: Actor) -> bool:
         """Whether a resting child, or one below it, got what it waits for."""
@@ -202,7 +224,7 @@ class _Fanout:
             if member.status == "waiting" and member.until and tree.fired.get(member.path, 0.0) >= member.until:
                 return True
             for step, record in member.steps.items():
-                if record.status == "suspended" and resumed(member, step) is not None:
+                if record.status == "suspended" and self._new_resume(member, step) is not None:
                     return True
                 if record.status == "waiting" and tree.fired.get(member.path, 0.0) >= record.until:
                     return True

@@ -32,7 +32,10 @@ class Start:
 
 @dataclass(slots=True)
 class Resume:
-    """Go on. `targets` are (path of the actor, step id); empty: a paused run goes on with its next entry."""
+    """Go on. `targets` are (path of the actor, step id); empty: a paused run goes on with its next entry.
+
+    `context` is what the caller changes; to a spread child, by its parent's host, it is all there is, and so is `state`.
+    """
 
     kind: ClassVar[str] = "resume"
     id: str
@@ -41,6 +44,7 @@ class Resume:
     data: Any = None
     context: dict[str, Any] = field(default_factory=dict[str, Any])
     per_step: bool = False
+    state: dict[str, Any] = field(default_factory=dict[str, Any])
     traceparent: str | None = None
 
 

@@ -72,7 +72,7 @@ def _paused(tree: Tree) -> bool:
 
 
 def resumed(actor: Actor, step: str) -> list[Any] | None:
-    """The resume that a suspended step waits for, if it came: [sequence, data]."""
+    """The resume that a suspended step waits for, if it came: [sequence, data, path of the actor it was sent to]."""
     resume = actor.resumes.get(step)
     return resume if resume is not None and resume[0] > actor.suspended_at else None
 

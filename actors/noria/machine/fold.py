@@ -46,9 +46,13 @@ def fold_command(tree: Tree, sequence: int, path: str, command: Command) -> None
                     continue
                 resumes = tree.actor(target).resumes
                 if step not in resumes or resumes[step][0] < sequence:
-                    resumes[step] = [sequence, command.data]
-            write(tree.context, sequence, command.context)
-            tree.per_step = sequence if command.per_step else 0
+                    resumes[step] = [sequence, command.data, path]
+            if path == tree.base:  # one that was passed down repeats to a child what its parent's tree holds already
+                write(tree.state, sequence, command.state)
+                write(tree.context, sequence, command.context)
+                tree.per_step = sequence if command.per_step else 0
+                if path:
+                    remove(tree.context, sequence, [key for key in tree.context if key not in command.context])
         case Cancel():
             tree.cancel = max(tree.cancel, sequence)
         case TimerFired():

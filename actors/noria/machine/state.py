@@ -72,7 +72,7 @@ class Actor:
     answers: dict[str, Any] = field(default_factory=dict[str, Any])
     blocks: list[str] = field(default_factory=list[str])  # entries whose children all ended, or that a time travel passed
     aims: dict[str, list[str]] = field(default_factory=dict[str, list[str]])  # entry -> see Rewind
-    resumes: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])  # step -> [sequence, data]
+    resumes: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])  # step -> [sequence, data, to which actor]
     suspended_at: int = 0  # sequence of the last suspension
     member: int = 0
     leaf: bool = False
