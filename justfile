@@ -35,3 +35,7 @@ run-example:
 # speed against the raw JetStream append and the peers, in the same run: just bench W1 --vs dbos,langgraph,restate
 bench *args:
     {{python}} tests/bench/bench.py {{args}}
+
+# infra/nats: server configuration with least-privilege users, from the table of channels
+infra:
+    {{python}} -c 'from noria.cli.main import main; main()' infra export infra/nats

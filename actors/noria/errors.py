@@ -18,6 +18,7 @@ NoriaError
 ├── Tripwire                     raised by a step: ends the run with status tripwire
 ├── StepTimeout                  a step or workflow took longer than its timeout
 ├── NoWorker                     nobody hosts the workflow: start a worker
+├── NotPermitted               the NATS user may not do this: connect as another role
 └── BrokerUnavailable            NATS does not answer: try again
 """
 
@@ -143,6 +144,10 @@ class StepTimeout(NoriaError):
 
 class NoWorker(NoriaError):
     """No worker hosts the workflow right now. The command stays durable."""
+
+
+class NotPermitted(NoriaError):
+    """NATS refuses this to the user that we are connected as. Nothing happened."""
 
 
 class BrokerUnavailable(NoriaError):

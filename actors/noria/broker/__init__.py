@@ -6,9 +6,10 @@ import os
 from typing import Any
 
 from noria.broker.commands import NatsCommands
-from noria.broker.connection import Connection, open_connection
-from noria.broker.contexts import context_options
+from noria.broker.connection import Connection
+from noria.broker.contexts import context_options, environment_options
 from noria.broker.log import NatsLog
+from noria.broker.opening import open_connection
 from noria.broker.schedules import NatsSchedules
 from noria.broker.signals import NatsNews, NatsTimers
 from noria.broker.stores import NatsBlobs, NatsCatalogue, NatsRecords
@@ -60,12 +61,14 @@ class NatsBroker:
 async def connect_broker(
     url: str | None, namespace: str, *, creds: str | None = None, tls: Any = None, replicas: int = 1, **options: Any
 ) -> NatsBroker:
-    """Connect to `url`, else `NATS_URL`, else the selected nats CLI context, else the local default."""
+    """Connect to `url`, else `NATS_URL`, else the selected nats CLI context, else the local default. Who we are there:
+    `options`, else the environment of the nats CLI (NATS_USER, NATS_CA and so on), else the context."""
     Subjects(namespace)
-    url = url or os.environ.get("NATS_URL") or None
+    url, known = url or os.environ.get("NATS_URL") or None, environment_options()
     if url is None:
         url, found = context_options()
-        options = {**found, **options}
+        known = {**found, **known}
+    options = {**known, **options}
     if creds is not None:
         options["user_credentials"] = creds
     if tls is not None:

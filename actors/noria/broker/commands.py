@@ -14,7 +14,7 @@ from noria.broker.reading import delivered, last, read
 from noria.broker.wire import Incoming
 from noria.clock import monotonic
 from noria.contract.subjects import Subjects
-from noria.errors import BrokerUnavailable, NoriaError
+from noria.errors import BrokerUnavailable, NoriaError, NotPermitted
 from noria.ports import ActorKey, Delivery, RunKey, Stored
 
 log = logging.getLogger("noria.broker")
@@ -178,7 +178,7 @@ class NatsCommands:
         def arrived(msg: Incoming) -> None:
             on_delivery(NatsDelivery(self.connection, self.subjects, msg))
 
-        wish = f"$JS.API.CONSUMER.MSG.NEXT.{self.subjects.runs}.{name}"
+        wish = f"{self.connection.js}.CONSUMER.MSG.NEXT.{self.subjects.runs}.{name}"
         pull = Pull(self.connection, wish, arrived, room, lambda: self._consumer(workflow, lease_seconds))
         await pull.start()
 
@@ -215,6 +215,6 @@ class NatsCommands:
             return True
         try:  # one without a free slot does not pull, but answers; without any, the server says so at once
             answer = await self.connection.request(self.subjects.worker(workflow), timeout=ASK_SECONDS)
-        except BrokerUnavailable:
+        except (BrokerUnavailable, NotPermitted):
             return False
         return (answer.headers or {}).get("Status") is None

@@ -12,24 +12,22 @@ import itertools
 import logging
 import re
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from nats.aio.msg import Msg
-from nats.errors import Error as NatsError
 
 from noria.broker.wire import Incoming, WireClient
 from noria.chance import fraction
 from noria.clock import monotonic
-from noria.errors import BrokerUnavailable, NoriaError
+from noria.errors import BrokerUnavailable, NoriaError, NotPermitted
 from noria.limits import ANSWER_SECONDS, PATIENCE_SECONDS
 from noria.ports import Refused
 
 log = logging.getLogger("noria.broker")
-OLDEST_SERVER = (2, 14)
 LOST_RACE = (10071, 10164)
 NO_LEADER = 10008
-CONNECT_SECONDS = 5
+REFUSAL = re.compile(r'permissions violation for (publish|subscription) to "([^"]+)"', re.IGNORECASE)
 EXPECT = b"Nats-Expected-Last-Subject-Sequence: %d\r\n"
 Headers = bytes  # prebuilt header lines, each with its line end
 
@@ -38,20 +36,29 @@ class Answer(asyncio.Future[Incoming]):
     """A request under way; `deadline` on the monotonic clock."""
 
     deadline = 0.0
+    subject = ""
+
+
+class Reader(NamedTuple):
+    """Who gets the many answers to one request, or the refusal."""
+
+    subject: str
+    on_message: Callable[[Incoming], None]
+    on_refusal: Callable[[NotPermitted], None]
 
 
 class Connection:
-    """Made by `open_connection`."""
+    """Made by `opening.open_connection`."""
 
-    def __init__(self, client: WireClient, url: str) -> None:
-        self.client, self.url = client, url
+    def __init__(self, client: WireClient, url: str, js: str = "$JS.API") -> None:
+        self.client, self.url, self.js = client, url, js
         self.stream_of: Callable[[str], str] = _unknown  # set by the broker
         self.loop = asyncio.get_running_loop()
         self.on_reconnect: list[Callable[[], None]] = []
-        self.denied: list[str] = []
+        self._denied: dict[str, NotPermitted] = {}  # by subject, in lower case as nats-py gives it
         self._box = client.new_inbox()
         self._pages = client.new_inbox()
-        self._readers: dict[str, Callable[[Incoming], None]] = {}
+        self._readers: dict[str, Reader] = {}
         self._tokens = itertools.count(1)
         self._answers: dict[str, Answer] = {}
         self._out: list[bytes] = []
@@ -71,12 +78,32 @@ class Connection:
         def page(msg: Incoming) -> None:
             reader = self._readers.get(msg.subject.rpartition(".")[2])
             if reader is not None:
-                reader(msg)
+                reader.on_message(msg)
 
         await self.subscribe(f"{self._box}.*", answered)
         await self.subscribe(f"{self._pages}.*", page)
         await self.client.flush()
         self._sweeper = asyncio.create_task(self._sweep())
+
+    @property
+    def _guarded(self) -> bool:
+        return bool(self.client._server_info.get("auth_required"))  # pyright: ignore[reportPrivateUsage]
+
+    def deny(self, words: str) -> None:
+        """The server refused something; it only says so on the side. Whoever waits for it is told."""
+        found = REFUSAL.search(words)
+        if found is None:
+            return
+        verb, subject = found.groups()
+        error = NotPermitted(f"this NATS user may not {'subscribe' if verb == 'subscription' else 'publish'} to {subject}: connect as another role")
+        waiting = [t for t, a in self._answers.items() if a.subject.lower() == subject]
+        reading = [r for r in self._readers.values() if r.subject.lower() == subject]
+        if self._denied.setdefault(subject, error) is error and not waiting and not reading:
+            log.warning("%s", error)
+        for token in waiting:
+            _refuse(self._answers.pop(token), error)
+        for reader in reading:
+            reader.on_refusal(error)
 
     async def close(self) -> None:
         if self._sweeper is not None:
@@ -152,7 +179,7 @@ class Connection:
         """Publish and get the answer's future; BrokerUnavailable when none comes in time."""
         token = str(next(self._tokens))
         answer = self._answers[token] = Answer(loop=self.loop)
-        answer.deadline = monotonic() + timeout
+        answer.deadline, answer.subject = monotonic() + timeout, subject
         if self.client.is_closed or not self._fits(body, headers):
             del self._answers[token]
             closed = BrokerUnavailable(f"the connection to {self.shown} is closed")
@@ -165,10 +192,12 @@ class Connection:
     def _too_large(self, subject: str, body: bytes) -> NoriaError:
         return NoriaError(f"{len(body)} bytes on {subject} exceed the server's max_payload of {self.client.max_payload} bytes")
 
-    def ask_many(self, subject: str, body: bytes, reader: Callable[[Incoming], None]) -> Callable[[], None]:
+    def ask_many(
+        self, subject: str, body: bytes, reader: Callable[[Incoming], None], refused: Callable[[NotPermitted], None]
+    ) -> Callable[[], None]:
         """A request that is answered by many messages, each handed to `reader`. Returns how to stop listening."""
         token = str(next(self._tokens))
-        self._readers[token] = reader
+        self._readers[token] = Reader(subject, reader, refused)
         self.publish(subject, body, reply=f"{self._pages}.{token}")
         return lambda: self._readers.pop(token, None) and None
 
@@ -178,7 +207,7 @@ class Connection:
         end = monotonic() + PATIENCE_SECONDS
         while True:
             try:
-                msg = await self.request(f"$JS.API.{subject}", data)
+                msg = await self.request(f"{self.js}.{subject}", data)
                 answer: dict[str, Any] = orjson.loads(msg.data) if msg.data else {"error": {"err_code": NO_LEADER}}
                 if answer.get("error", {}).get("err_code") != NO_LEADER:
                     return answer
@@ -215,7 +244,11 @@ class Connection:
         if answer.cancelled():
             result.set_exception(BrokerUnavailable(f"the connection to {self.shown} was closed"))
             return
-        data = answer.result().data if answer.exception() is None else b""
+        trouble = answer.exception()
+        if isinstance(trouble, NotPermitted):
+            _fail(result, trouble)
+            return
+        data = answer.result().data if trouble is None else b""
         at = data.find(b'"seq":')
         if at > 0 and b'"error"' not in data:
             result.set_result(int(data[at + 6 :].split(b",", 1)[0].rstrip(b"} ")))
@@ -280,6 +313,10 @@ class Connection:
         subscription: Any = await client.subscribe(subject, queue=queue, cb=early, pending_msgs_limit=-1, pending_bytes_limit=-1)
         client.readers[subscription._id] = callback
         await asyncio.sleep(0)
+        if self._guarded:
+            await self.client.flush()
+            if (refusal := self._denied.get(subject.lower())) is not None:
+                raise refusal
 
         async def stop() -> None:
             client.readers.pop(subscription._id, None)
@@ -306,6 +343,12 @@ def _retrieved(future: asyncio.Future[int]) -> None:
         future.exception()
 
 
+def _refuse(answer: Answer, error: NotPermitted) -> None:
+    if not answer.done():
+        answer.set_exception(error)
+        answer.exception()  # retrieved: nobody may be waiting any more
+
+
 def _set(future: asyncio.Future[int], value: int) -> None:
     if not future.done():
         future.set_result(value)
@@ -314,41 +357,3 @@ def _set(future: asyncio.Future[int], value: int) -> None:
 def _fail(future: asyncio.Future[int], error: Exception) -> None:
     if not future.done():
         future.set_exception(error)
-
-
-async def open_connection(url: str, **options: Any) -> Connection:
-    """Connect. Raises BrokerUnavailable when nobody is there, NoriaError when the server is too old."""
-    connection: Connection | None = None
-
-    async def reconnected() -> None:
-        for callback in connection.on_reconnect if connection is not None else ():
-            callback()
-
-    async def failed(error: Exception) -> None:
-        if connection is not None and "permission" in str(error).lower():
-            connection.denied.append(str(error))
-        log.debug("nats: %s", error)
-
-    timeout = options.pop("connect_timeout", CONNECT_SECONDS)
-    first: dict[str, Any] = {"allow_reconnect": False, "connect_timeout": timeout, "error_cb": failed, **options}
-    try:  # a first try that fails at once: with unlimited reconnects nats-py would try for ever
-        probe = await _connected(url, first, timeout)
-        await probe.close()
-        settings = {"max_reconnect_attempts": -1, "reconnect_time_wait": 0.1, "pending_size": 64 << 20, **options}
-        client = await _connected(url, {"reconnected_cb": reconnected, "error_cb": failed, **settings}, timeout + 3)
-    except (OSError, TimeoutError, NatsError) as error:
-        reason = error or type(error).__name__
-        raise BrokerUnavailable(f"cannot connect to NATS at {shown(url)}: {reason}. Start a server, or give its address") from error
-    version = client.connected_server_version
-    if (version.major, version.minor) < OLDEST_SERVER:
-        await client.close()
-        raise NoriaError(f"nats-server {version} at {shown(url)} is too old: Noria needs {OLDEST_SERVER[0]}.{OLDEST_SERVER[1]} or newer (schedules)")
-    connection = Connection(client, url)
-    await connection.start()
-    return connection
-
-
-async def _connected(url: str, options: dict[str, Any], seconds: float) -> WireClient:
-    client: Any = WireClient()
-    await asyncio.wait_for(client.connect(url, **options), seconds)
-    return client

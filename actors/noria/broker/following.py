@@ -7,10 +7,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 from noria.broker.connection import Connection
+from noria.broker.observing import observe
 from noria.broker.reading import delivered
 from noria.broker.wire import Incoming
 from noria.contract.subjects import Subjects
-from noria.errors import BrokerUnavailable, NoriaError
+from noria.errors import BrokerUnavailable, NoriaError, NotPermitted
 from noria.limits import FOLLOW_WINDOW_BYTES
 from noria.ports import ActorKey, RunKey, Stored
 
@@ -25,13 +26,18 @@ async def follow(connection: Connection, subjects: Subjects, run: RunKey, after:
     while True:
         watch = _Watch(connection, subjects, run)
         try:
-            await watch.open(after)
+            try:
+                await watch.open(after)
+            except NotPermitted:  # an observer: reads, makes nothing
+                break
             while (entry := await watch.next()) is not None:
                 if entry.sequence > after:
                     after = entry.sequence
                     yield entry
         finally:
             await watch.close()
+    async for entry in observe(connection, subjects, run, after):
+        yield entry
 
 
 async def _before_start(connection: Connection, subjects: Subjects, run: RunKey) -> int:
@@ -120,4 +126,4 @@ class _Watch:
         if self._stop is not None:
             await self._stop()
         if self._consumer is not None:
-            self._connection.publish(f"$JS.API.CONSUMER.DELETE.{self._subjects.runs}.{self._consumer}")
+            self._connection.publish(f"{self._connection.js}.CONSUMER.DELETE.{self._subjects.runs}.{self._consumer}")

@@ -80,7 +80,8 @@ def grants(subjects: Subjects, role: Role) -> Grants:
             publish = [i.to or i.subject for i in taken if i.kind == "service"]
             return Grants(publish, [own, *(i.subject for i in taken if i.kind == "stream")])
         case "worker":
-            send, hear = ([c.filter(subjects) for c in CHANNELS if role in roles(c)] for roles in (lambda c: c.senders, lambda c: c.listeners))
+            send = [c.filter(subjects) for c in CHANNELS if role in c.senders]
+            hear = [c.filter(subjects) for c in CHANNELS if role in c.listeners]
             api = [f"$JS.API.{verb}" for verb, _ in _reads(subjects, STORES)]
             return Grants([*send, "_R_.>", own, f"{inbox('admin')}.>", *api, *_works(subjects)], [own, *hear, "$SRV.>"])
         case "admin":
@@ -90,8 +91,8 @@ def grants(subjects: Subjects, role: Role) -> Grants:
 
 def _reads(subjects: Subjects, stores: Iterable[Store]) -> list[tuple[str, bool]]:
     """(verb, whether one request gets many answers) of the JetStream API."""
-    verbs = (("STREAM.INFO.{}", False), ("STREAM.MSG.GET.{}", False), ("CONSUMER.INFO.{}.*", False), ("DIRECT.GET.{}", True), ("DIRECT.GET.{}.>", False))
-    return [("INFO", False), *((verb.format(stream(subjects, store)), many) for store in stores for verb, many in verbs)]
+    verbs = ("STREAM.INFO.{}", "STREAM.MSG.GET.{}", "CONSUMER.INFO.{}.*", "DIRECT.GET.{}", "DIRECT.GET.{}.>")
+    return [("INFO", False), *((verb.format(stream(subjects, store)), verb == "DIRECT.GET.{}") for store in stores for verb in verbs)]
 
 
 def _works(subjects: Subjects) -> list[str]:
@@ -130,10 +131,13 @@ def _export(home: str, role: Role, taken: Import) -> str:
     return f'      {{ {taken.kind}: "{taken.subject}", accounts: [{home}_{role.upper()}]{kind} }}'
 
 
+def _import(home: str, taken: Import) -> str:
+    to = f', to: "{taken.to}"' if taken.to else ""
+    return f'      {{ {taken.kind}: {{ account: {home}, subject: "{taken.subject}" }}{to} }}'
+
+
 def _guest(subjects: Subjects, home: str, role: Role) -> str:
-    lines = "\n".join(
-        f'      {{ {i.kind}: {{ account: {home}, subject: "{i.subject}" }}{f""", to: "{i.to}" """ if i.to else ""} }}' for i in imports(subjects, role)
-    )
+    lines = "\n".join(_import(home, i) for i in imports(subjects, role))
     return f"  {home}_{role.upper()} {{\n    users: [\n{_user(subjects, role)}\n    ]\n    imports: [\n{lines}\n    ]\n  }}"
 
 

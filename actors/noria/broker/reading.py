@@ -51,7 +51,7 @@ async def last(connection: Connection, stream: str, subject: str) -> Message | N
     end = monotonic() + PATIENCE_SECONDS
     while True:
         try:
-            msg = await connection.request(f"$JS.API.DIRECT.GET.{stream}.{subject}")
+            msg = await connection.request(f"{connection.js}.DIRECT.GET.{stream}.{subject}")
             status = msg.headers.get("Status")
             if status is None:
                 return message(msg)
@@ -96,8 +96,12 @@ async def _page(connection: Connection, stream: str, subject: str, after: int, s
         elif not done.done():
             done.set_result((status, int(headers.get("Nats-Num-Pending", "0"))))
 
+    def refused(error: NoriaError) -> None:
+        if not done.done():
+            done.set_exception(error)
+
     wish: dict[str, Any] = {"seq": after + 1, "batch": size, "next_by_subj": subject}
-    stop = connection.ask_many(f"$JS.API.DIRECT.GET.{stream}", orjson.dumps(wish), arrived)
+    stop = connection.ask_many(f"{connection.js}.DIRECT.GET.{stream}", orjson.dumps(wish), arrived, refused)
     try:
         status, pending = await asyncio.wait_for(done, ANSWER_SECONDS + 2)
     except TimeoutError as error:

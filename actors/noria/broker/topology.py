@@ -6,7 +6,7 @@ from typing import Any
 
 from noria.broker.connection import Connection
 from noria.contract.subjects import Subjects
-from noria.errors import NoriaError
+from noria.errors import NoriaError, NotPermitted
 from noria.limits import MAX_AGE_SECONDS
 
 ALREADY = (10058, 10148)  # in use with another configuration; exists
@@ -45,7 +45,11 @@ class Topology:
         if self._ready:
             return
         for wanted in streams(self.subjects, self.replicas):
-            if "error" in await self.connection.api(f"STREAM.INFO.{wanted['name']}"):
+            try:
+                info = await self.connection.api(f"STREAM.INFO.{wanted['name']}")
+            except NotPermitted:  # who may not even look at it does not make it
+                continue
+            if "error" in info:
                 answer = await self.connection.api(f"STREAM.CREATE.{wanted['name']}", wanted)
                 error = answer.get("error")
                 if error is not None and error.get("err_code") not in ALREADY:

@@ -91,7 +91,7 @@ class NatsTriggers:
             await self._consumer(stream, name, on, extra)
 
         await revive()
-        wish = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"
+        wish = f"{self.connection.js}.CONSUMER.MSG.NEXT.{stream}.{name}"
         pull = Pull(self.connection, wish, arrived, lambda: max(0, TRIGGERS_AT_ONCE - len(work.tasks)), revive)
         work.done, pull.also = pull.top_up, work.finish
         await pull.start()

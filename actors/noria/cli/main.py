@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from noria import runlog
-from noria.cli import dead, runs
-from noria.cli.output import coloured, err, out, print_json, print_result
+from noria.cli import dead, infra, runs
+from noria.cli.output import err, out, print_json, print_result
 from noria.cli.progress import Progress
 from noria.cli.session import EXIT_OF_STATUS, FAILED, SUCCESS, AsJson, Namespace, Server, connected, execute, load_workflow, read_json
 from noria.contract.results import RunResult
@@ -17,11 +17,10 @@ from noria.errors import NoriaError
 
 app = typer.Typer(name="noria", help="Durable workflows on NATS.", no_args_is_help=True, pretty_exceptions_enable=False)
 workflows = typer.Typer(help="Workflows that were registered.", no_args_is_help=True)
-infra = typer.Typer(help="Streams and buckets.", no_args_is_help=True)
 app.add_typer(runs.app, name="runs")
 app.add_typer(dead.app, name="dead")
 app.add_typer(workflows, name="workflows")
-app.add_typer(infra, name="infra")
+app.add_typer(infra.app, name="infra")
 
 Targets = Annotated[list[str], typer.Argument(help="MODULE:ATTR or FILE.py:ATTR")]
 
@@ -141,27 +140,3 @@ def graph(target: Annotated[str, typer.Argument(help="MODULE:ATTR or FILE.py:ATT
         print_json(found.graph) if json else typer.echo(found.to_mermaid())
 
     execute(work())
-
-
-@infra.command("plan")
-def plan(server: Server = None, namespace: Namespace = "noria", json: AsJson = False) -> None:
-    """What `apply` would do."""
-    _infra(server, namespace, json, apply=False)
-
-
-@infra.command("apply")
-def apply(server: Server = None, namespace: Namespace = "noria", json: AsJson = False) -> None:
-    """Create what is missing, change what differs."""
-    _infra(server, namespace, json, apply=True)
-
-
-def _infra(server: str | None, namespace: str, json: bool, *, apply: bool) -> None:
-    async def work() -> list[str]:
-        async with connected(server, namespace) as noria:
-            return await (noria.infra.apply() if apply else noria.infra.plan())
-
-    lines = execute(work())
-    if json:
-        print_json(lines)
-    else:
-        out.print("\n".join(lines) or coloured("success") + ": nothing to do", highlight=False)

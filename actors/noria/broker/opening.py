@@ -1,0 +1,55 @@
+"""Connecting: a first try that fails at once, then a connection that never gives up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from nats.errors import Error as NatsError
+
+from noria.broker.connection import Connection, shown
+from noria.broker.wire import WireClient
+from noria.errors import BrokerUnavailable, NoriaError
+
+log = logging.getLogger("noria.broker")
+OLDEST_SERVER = (2, 14)
+CONNECT_SECONDS = 5
+
+
+async def open_connection(url: str, **options: Any) -> Connection:
+    """Connect. Raises BrokerUnavailable when nobody is there, NoriaError when the server is too old."""
+    connection: Connection | None = None
+
+    async def reconnected() -> None:
+        for callback in connection.on_reconnect if connection is not None else ():
+            callback()
+
+    async def failed(error: Exception) -> None:
+        if connection is not None:
+            connection.deny(str(error))
+        log.debug("nats: %s", error)
+
+    timeout, js = options.pop("connect_timeout", CONNECT_SECONDS), options.pop("js_prefix", "$JS.API")
+    first: dict[str, Any] = {"allow_reconnect": False, "connect_timeout": timeout, "error_cb": failed, **options}
+    try:  # a first try that fails at once: with unlimited reconnects nats-py would try for ever
+        probe = await _connected(url, first, timeout)
+        await probe.close()
+        settings = {"max_reconnect_attempts": -1, "reconnect_time_wait": 0.1, "pending_size": 64 << 20, **options}
+        client = await _connected(url, {"reconnected_cb": reconnected, "error_cb": failed, **settings}, timeout + 3)
+    except (OSError, TimeoutError, NatsError) as error:
+        reason = error or type(error).__name__
+        raise BrokerUnavailable(f"cannot connect to NATS at {shown(url)}: {reason}. Start a server, or give its address") from error
+    version = client.connected_server_version
+    if (version.major, version.minor) < OLDEST_SERVER:
+        await client.close()
+        raise NoriaError(f"nats-server {version} at {shown(url)} is too old: Noria needs {OLDEST_SERVER[0]}.{OLDEST_SERVER[1]} or newer (schedules)")
+    connection = Connection(client, url, js)
+    await connection.start()
+    return connection
+
+
+async def _connected(url: str, options: dict[str, Any], seconds: float) -> WireClient:
+    client: Any = WireClient()
+    await asyncio.wait_for(client.connect(url, **options), seconds)
+    return client
