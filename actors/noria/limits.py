@@ -30,3 +30,6 @@ TICK_TRIES: Final = 3  # deliveries of a tick before a worker of another definit
 MISSES_UNHOSTED: Final = 3  # ticks in a row that found nobody to host the workflow: then the schedule is removed
 MISSES_STALE: Final = 5  # ticks in a row that found only workers of another definition: then a dead letter says so
 BINDING_IDLE_SECONDS: Final = 7 * 86400  # a binding's consumer that no worker reads is removed
+API_HEARTBEAT_SECONDS: Final = 2.0  # between two signs of life of a stream of events
+API_SILENCE_SECONDS: Final = 7.0  # without one its reader asks again
+API_WAIT_SECONDS: Final = 20.0  # how long one request waits for a run; the client asks again

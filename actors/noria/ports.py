@@ -246,6 +246,55 @@ class Schedules(Protocol):
     async def put_past(self, workflow: str, id: str, body: bytes, revision: int) -> int: ...
 
 
+class Nobody(Exception):
+    """No one serves this subject; known at once."""
+
+
+class Answer(NamedTuple):
+    """What a request was answered; `error` in words and its code when it was refused."""
+
+    body: bytes
+    error: str | None = None
+    code: str | None = None
+
+
+class Endpoint(NamedTuple):
+    """A place to send requests to. The handler must not raise; cancelled, it lets the caller ask again."""
+
+    name: str
+    subject: str
+    handler: Callable[[bytes], Awaitable[Answer]]
+    metadata: Mapping[str, str]
+
+
+class Talk(Protocol):
+    """An address of our own for one conversation."""
+
+    address: str
+
+    def send(self, subject: str, body: bytes) -> None: ...
+    def close(self) -> None: ...
+
+
+class Calls(Protocol):
+    """Requests, at most once. Laws: `ask` gives the one answer, Nobody at once when no one serves the subject, or
+    BrokerUnavailable when none came in time; `open` hears every message to its address in order, None for Nobody."""
+
+    async def ask(self, subject: str, body: bytes, timeout: float) -> Answer: ...
+    def open(self, on_message: Callable[[bytes | None], None]) -> Talk: ...
+    def tell(self, subject: str, body: bytes) -> None: ...
+    async def listen(self, subject: str, callback: Callable[[str, bytes], None]) -> Callable[[], Awaitable[None]]: ...
+
+
+class Services(Protocol):
+    """Laws: each request goes to one of those who serve its subject; many are handled at once. `serve` gives how to stop:
+    what runs gets so many seconds, then its callers are told to ask again."""
+
+    async def serve(
+        self, name: str, description: str, metadata: Mapping[str, str], endpoints: Sequence[Endpoint]
+    ) -> Callable[[float], Awaitable[None]]: ...
+
+
 class Operations(Protocol):
     """What an operator asks: is everything there, and does it work?"""
 
@@ -276,6 +325,8 @@ class Broker(Protocol):
     news: News
     triggers: Triggers
     schedules: Schedules
+    calls: Calls
+    services: Services
     operations: Operations
 
     async def provision(self) -> None: ...

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from noria.actor.host import Host
 from noria.contract.values import dumps
 from noria.errors import DefinitionError
+from noria.service.control import serve_control
 from noria.triggers.ingress import Ingress
 from noria.triggers.schedules import declare
 from noria.workflow.builder import Workflow
@@ -52,12 +53,14 @@ class Worker:
             await self.host.open()
             await declare(self.client, self.workflows)
             await self._ingress.open()
+            self._stop_control = await serve_control(self.client)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.runs:
+            await self._stop_control(0)
             await self._ingress.close()
             await asyncio.shield(self.host.close())
 

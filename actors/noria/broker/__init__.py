@@ -11,12 +11,13 @@ from noria.broker.contexts import context_options, environment_options
 from noria.broker.log import NatsLog
 from noria.broker.opening import open_connection
 from noria.broker.schedules import NatsSchedules
+from noria.broker.services import NatsCalls, NatsServices
 from noria.broker.signals import NatsNews, NatsTimers
 from noria.broker.stores import NatsBlobs, NatsCatalogue, NatsRecords
 from noria.broker.topology import Topology
 from noria.broker.triggers import NatsTriggers
 from noria.contract.subjects import Subjects
-from noria.ports import Blobs, Catalogue, Commands, Log, News, Operations, Records, Schedules, Timers, Triggers
+from noria.ports import Blobs, Calls, Catalogue, Commands, Log, News, Operations, Records, Schedules, Services, Timers, Triggers
 
 DEFAULT_URL = "nats://127.0.0.1:4222"
 
@@ -37,6 +38,8 @@ class NatsBroker:
         self.news: News = NatsNews(connection, self.subjects)
         self.triggers: Triggers = NatsTriggers(connection, self.subjects)
         self.schedules: Schedules = NatsSchedules(connection, self.subjects)
+        self.calls: Calls = NatsCalls(connection)
+        self.services: Services = NatsServices(connection)
         self.operations: Operations = self.topology
         connection.stream_of = self._stream_of
 

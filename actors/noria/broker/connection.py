@@ -192,14 +192,21 @@ class Connection:
     def _too_large(self, subject: str, body: bytes) -> NoriaError:
         return NoriaError(f"{len(body)} bytes on {subject} exceed the server's max_payload of {self.client.max_payload} bytes")
 
+    def open_inbox(
+        self, subject: str, reader: Callable[[Incoming], None], refused: Callable[[NotPermitted], None]
+    ) -> tuple[str, Callable[[], None]]:
+        """An address for the answers from `subject`, each handed to `reader`, and how to stop listening."""
+        token = str(next(self._tokens))
+        self._readers[token] = Reader(subject, reader, refused)
+        return f"{self._pages}.{token}", lambda: self._readers.pop(token, None) and None
+
     def ask_many(
         self, subject: str, body: bytes, reader: Callable[[Incoming], None], refused: Callable[[NotPermitted], None]
     ) -> Callable[[], None]:
         """A request that is answered by many messages, each handed to `reader`. Returns how to stop listening."""
-        token = str(next(self._tokens))
-        self._readers[token] = Reader(subject, reader, refused)
-        self.publish(subject, body, reply=f"{self._pages}.{token}")
-        return lambda: self._readers.pop(token, None) and None
+        address, stop = self.open_inbox(subject, reader, refused)
+        self.publish(subject, body, reply=address)
+        return stop
 
     async def api(self, subject: str, body: Any = None) -> dict[str, Any]:
         """A JetStream API request, tried again while nobody answers. Errors come back under "error"."""

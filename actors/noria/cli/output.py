@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from datetime import datetime
 from typing import Any, NoReturn
 
 import typer
@@ -12,23 +10,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from noria.contract.control import to_json
 from noria.contract.results import RunRecord, RunResult, RunSummary
-from noria.contract.values import as_dict, as_listing
 
 out, err = Console(), Console(stderr=True)
 COLOURS = {"success": "green", "failed": "red", "tripwire": "red", "canceled": "magenta", "suspended": "yellow", "waiting": "yellow"}
-
-
-def to_json(value: Any) -> Any:
-    """Results, records and events as JSON data."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = (f.name for f in dataclasses.fields(value) if f.repr)
-        return {name: to_json(getattr(value, name)) for name in fields}
-    if (items := as_dict(value)) is not None:
-        return {str(k): to_json(v) for k, v in items.items()}
-    if (members := as_listing(value)) is not None:
-        return [to_json(v) for v in members]
-    return value.isoformat() if isinstance(value, datetime) else value
 
 
 def print_json(value: Any) -> None:

@@ -19,7 +19,7 @@ from noria.client.schedules import Schedules
 from noria.client.waiting import Waiting
 from noria.contract.results import RunResult
 from noria.embedded import EmbeddedServer, start_server
-from noria.errors import NoriaError
+from noria.errors import InvalidInput
 from noria.ports import Broker, Observer, RunKey
 from noria.worker import Worker
 from noria.workflow.builder import Workflow
@@ -64,10 +64,11 @@ class Noria:
         url: str | None = None, *, namespace: str = "noria", creds: str | None = None, tls: Any = None, via: str = "streams",
         **nats_options: Any,
     ) -> Opening:  # fmt: skip
-        """A real server: `url`, else NATS_URL, else the nats CLI context. Raises BrokerUnavailable when none answers."""
-        if via != "streams":
-            raise NoriaError(f"via={via!r} is not built yet: only via='streams'")
-        return Opening(namespace, url=url, options={"creds": creds, "tls": tls, **nats_options})
+        """A real server: `url`, else NATS_URL, else the nats CLI context. Raises BrokerUnavailable when none answers.
+        `via="api"`: every verb through the control API of the workers, without permissions on streams."""
+        if via not in ("streams", "api"):
+            raise InvalidInput(f"via={via!r}: it may be 'streams' or 'api'")
+        return Opening(namespace, url=url, options={"creds": creds, "tls": tls, **nats_options}, via_api=via == "api")
 
     def worker(
         self, *workflows: Workflow, concurrency: int = 100, steps: bool = True, runs: bool = True, lease: float = 30.0,
@@ -112,8 +113,9 @@ class Opening:
 
     def __init__(
         self, namespace: str, *, url: str | None = None, options: dict[str, Any] | None = None, embedded: bool = False,
-        store_dir: str | os.PathLike[str] | None = None, port: int | None = None,
+        store_dir: str | os.PathLike[str] | None = None, port: int | None = None, via_api: bool = False,
     ) -> None:  # fmt: skip
+        self._via_api = via_api
         self._namespace, self._url, self._options = namespace, url, options or {}
         self._embedded, self._store_dir, self._port = embedded, store_dir, port
         self._server: EmbeddedServer | None = None
@@ -123,7 +125,7 @@ class Opening:
             self._server = await start_server(self._store_dir, self._port)
             self._url = self._server.url
         try:
-            self._noria = Noria(await connect_broker(self._url, self._namespace, **self._options))
+            self._noria = _kind(self._via_api)(await connect_broker(self._url, self._namespace, **self._options))
         except BaseException:
             await self._stop()
             raise
@@ -140,3 +142,9 @@ class Opening:
     async def _stop(self) -> None:
         if self._server is not None:
             await self._server.stop()
+
+
+def _kind(via_api: bool) -> type[Noria]:
+    from noria.client.remote import RemoteNoria  # it is a Noria itself
+
+    return RemoteNoria if via_api else Noria

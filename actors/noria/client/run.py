@@ -143,6 +143,10 @@ class Run:
         """Wait until the run is suspended, paused or ended."""
         return self._result(await self._noria.waiting.until_settled(self._key, self._begin, timeout))
 
+    async def outcome(self, after: int, timeout: float | None = None, *, ended: bool = False) -> RunResult:
+        """`result` of the stretch that the command with the sequence `after` began, with `ended` of the whole run."""
+        return self._result(await self._noria.waiting.until_settled(self._key, _sent(after), timeout, ended=ended, look=True))
+
     async def get(self) -> RunRecord | None:
         """The run as it is now; None when it is unknown."""
         return await self._noria.runs.get(self.id, self._workflow or self.workflow_id)

@@ -39,7 +39,8 @@ class RunStream:
         self._deadline: float | None = None
         self._aged_out: Tree | None = None
 
-    async def _begin(self) -> int:
+    async def begin(self) -> int:
+        """Send the command, once; its sequence."""
         if self._begun is None:
             self._deadline = None if self._timeout is None else monotonic() + self._timeout
             self._begun = asyncio.ensure_future(self._command())
@@ -61,7 +62,7 @@ class RunStream:
         await self._broker.provision()
         left = self._timeout if self._deadline is None else max(0.0, self._deadline - monotonic())
         return self._as_result(
-            await self._noria.waiting.until_settled(self._key, self._begin, left, ended=not self._close_on_suspend, look=late)
+            await self._noria.waiting.until_settled(self._key, self.begin, left, ended=not self._close_on_suspend, look=late)
         )
 
     def __aiter__(self) -> AsyncGenerator[RunEvent, None]:
@@ -71,7 +72,7 @@ class RunStream:
         await self._broker.provision()
         seed = (await load(self._broker, ActorKey(*self._key))).tree if self._resumes and self._begun is None else None
         try:
-            sequence = await self._begin()
+            sequence = await self.begin()
         except NoriaError:
             return
         if seed is not None and seed.cursor >= sequence:

@@ -52,6 +52,17 @@ class Subjects:
         """What became of a schedule's ticks."""
         return f"$KV.{self.catalogue}.{workflow}.{schedule}"
 
+    def api(self, verb: str) -> str:
+        return f"{self.ns}.api.{verb}"
+
+    def step(self, workflow: str, step: str) -> str:
+        """Where the handlers of a step are called."""
+        return f"{self.ns}.step.{workflow}.{step}"
+
+    def cancel(self, workflow: str, step: str, call: str = "*") -> str:
+        """Where the handlers of a step hear that a call is no longer wanted."""
+        return f"{self.ns}.uncall.{workflow}.{step}.{call}"
+
     def dead_letter(self, kind: str, workflow: str) -> str:
         return f"{self.ns}.dead.{kind}.{workflow}"
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from noria import clock
 from noria.errors import NoriaError
 from noria.limits import LIVE_TTL_SECONDS, LOG_TTL_SECONDS, MAX_AGE_SECONDS
-from noria.ports import ActorKey, Letter, Refused, RunKey, Stored, StoredRecord
+from noria.ports import ActorKey, Answer, Letter, Refused, RunKey, Stored, StoredRecord
 from noria.testing.consumers import Consumer
 from noria.testing.loop import NOWHERE
 from noria.testing.outside import Published, ScheduleTable, TriggerQueue, fits
@@ -44,6 +44,9 @@ class Server:
         self.consumers: dict[str, Consumer] = {}
         self.triggers, self.schedules = TriggerQueue(self), ScheduleTable(self)
         self.bindings: dict[tuple[str, str], list[Callable[[Published], None]]] = {}  # (subject, queue group) -> members
+        self.served: dict[str, list[Callable[[bytes, Callable[[Answer | None], None]], None]]] = {}
+        self.listeners: dict[str, list[Callable[[str, bytes], None]]] = {}
+        self.inboxes = 0
         self.timers: dict[tuple[ActorKey, str], asyncio.TimerHandle] = {}
         self.records: dict[RunKey, Record] = {}
         self.blobs: dict[tuple[RunKey, str], bytes] = {}
@@ -177,6 +180,19 @@ class Server:
             if members and fits(wanted, subject):
                 members.append(members.pop(0))
                 members[-1](Published(subject, headers, body, 0.0))
+
+    def call(self, subject: str, body: bytes, settle: Callable[[Answer | None], None]) -> None:
+        """A request to one of those who serve the subject; None at once when there is nobody."""
+        members = self.served.get(subject)
+        if not members:
+            return settle(None)
+        members.append(members.pop(0))
+        return members[-1](body, settle)
+
+    def tell(self, subject: str, body: bytes) -> None:
+        """A message to whoever listens."""
+        for hears in [hear for members in self.listeners.values() for hear in members]:
+            hears(subject, body)
 
     def bury(self, kind: str, workflow: str, reason: str, headers: Mapping[str, str], body: bytes) -> None:
         sequence, cut = len(self.dead) + 1, len(body) + sum(len(k) + len(v) for k, v in headers.items()) > MAX_PAYLOAD - 64

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from noria.ports import Blobs, Catalogue, Commands, Log, News, Operations, Records, Schedules, Timers, Triggers
+from noria.ports import Blobs, Calls, Catalogue, Commands, Log, News, Operations, Records, Schedules, Services, Timers, Triggers
+from noria.testing.memory.calls import MemoryCalls, MemoryServices
 from noria.testing.memory.commands import MemoryCommands
 from noria.testing.memory.log import MemoryLog
 from noria.testing.memory.signals import MemoryNews, MemoryTimers
@@ -27,6 +28,8 @@ class MemoryBroker:
         self.news: News = MemoryNews(server, self.wire)
         self.triggers: Triggers = MemoryTriggers(server, self.wire)
         self.schedules: Schedules = MemorySchedules(server, self.wire)
+        self.calls: Calls = MemoryCalls(server, self.wire)
+        self.services: Services = MemoryServices(server, self.wire)
         self.operations: Operations = MemoryOperations(self.url)
 
     async def provision(self) -> None:

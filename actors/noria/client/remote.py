@@ -1,0 +1,135 @@
+"""The client by the control API: the same verbs and exceptions, for those who may not read or write the streams."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from noria.client.dead import Dead
+from noria.client.noria import Noria
+from noria.client.operations import Infra
+from noria.client.remote_run import Api, RemoteRun, with_output
+from noria.client.run import Run
+from noria.client.runs import Runs, Workflows
+from noria.client.schedules import Schedules
+from noria.contract.control import read
+from noria.contract.results import RunPage, RunRecord
+from noria.contract.schedules import ScheduleInfo
+from noria.contract.values import as_dict
+from noria.errors import NoriaError, RunNotFound
+from noria.limits import API_WAIT_SECONDS
+from noria.ports import Broker, Letter
+from noria.worker import Worker
+from noria.workflow.builder import Workflow
+
+
+class RemoteNoria(Noria):
+    """`Noria.connect(via="api")`. It hosts nothing and touches no stream."""
+
+    def __init__(self, broker: Broker) -> None:
+        super().__init__(broker)
+        self.api = Api(broker)
+        self.runs, self.workflows, self.schedules = RemoteRuns(self, self.api), RemoteWorkflows(self, self.api), RemoteSchedules(self, self.api)
+        self.dead, self.infra = RemoteDead(self, self.api), RemoteInfra(broker)
+
+    def create_run(self, workflow: Workflow | str, run_id: str | None = None, resource_id: str | None = None) -> Run:
+        return RemoteRun(self, self.api, workflow, run_id, resource_id)
+
+    def worker(self, *workflows: Workflow, **options: Any) -> Worker:
+        raise NoriaError("a worker needs the streams: connect without via='api'")
+
+    async def doctor(self) -> list[tuple[str, bool, str]]:
+        names = [found["id"] for found in await self.workflows.list()]
+        return [("control API", True, f"namespace {self.namespace}, workflows: {', '.join(names) or 'none'}")]
+
+
+class RemoteRuns(Runs):
+    """`noria.runs` by the control API."""
+
+    def __init__(self, noria: RemoteNoria, api: Api) -> None:
+        super().__init__(noria)
+        self._api = api
+
+    async def get(self, run_id: str, workflow: Workflow | str | None = None, *, nested: bool = True) -> RunRecord | None:
+        try:
+            record = read(RunRecord, await self._api.ask("get", run_id=run_id, workflow=_name(workflow), nested=nested))
+        except RunNotFound:
+            return None
+        return with_output(record, workflow.parse_output if isinstance(workflow, Workflow) else None)
+
+    async def list(
+        self, workflow: Workflow | str | None = None, *, status: str | None = None, resource_id: str | None = None,
+        since: datetime | None = None, until: datetime | None = None, limit: int = 100, offset: int = 0,
+    ) -> RunPage:  # fmt: skip
+        answer = await self._api.ask(
+            "list", workflow=_name(workflow), status=status, resource_id=resource_id, since=since, until=until, limit=limit, offset=offset
+        )
+        return read(RunPage, answer)
+
+    async def delete(self, run_id: str, workflow: Workflow | str | None = None, *, force: bool = False) -> None:
+        await self._api.ask("delete", within=API_WAIT_SECONDS, run_id=run_id, workflow=_name(workflow), force=force)
+
+
+class RemoteWorkflows(Workflows):
+    """`noria.workflows` by the control API."""
+
+    def __init__(self, noria: RemoteNoria, api: Api) -> None:
+        super().__init__(noria)
+        self._api = api
+
+    async def list(self) -> list[dict[str, Any]]:
+        return await self._api.ask("workflows")
+
+    async def get(self, id: str) -> dict[str, Any] | None:
+        return as_dict(await self._api.ask("workflows", id=id))
+
+
+class RemoteSchedules(Schedules):
+    """`noria.schedules` by the control API."""
+
+    def __init__(self, noria: RemoteNoria, api: Api) -> None:
+        super().__init__(noria)
+        self._api = api
+
+    async def list(self, workflow: Workflow | str | None = None) -> list[ScheduleInfo]:
+        return [read(ScheduleInfo, found) for found in await self._api.ask("schedules", workflow=_name(workflow))]
+
+    async def pause(self, id: str, workflow: Workflow | str | None = None) -> None:
+        await self._api.ask("schedules", action="pause", id=id, workflow=_name(workflow))
+
+    async def resume(self, id: str, workflow: Workflow | str | None = None) -> None:
+        await self._api.ask("schedules", action="resume", id=id, workflow=_name(workflow))
+
+    async def run(self, id: str, workflow: Workflow | str | None = None) -> str:
+        return (await self._api.ask("schedules", action="run", id=id, workflow=_name(workflow)))["run_id"]
+
+
+class RemoteDead(Dead):
+    """`noria.dead` by the control API."""
+
+    def __init__(self, noria: RemoteNoria, api: Api) -> None:
+        super().__init__(noria)
+        self._api = api
+
+    async def list(
+        self, *, kind: str | None = None, workflow: str | None = None, after: int = 0, limit: int = 100
+    ) -> list[Letter]:
+        found = await self._api.ask("dead", kind=kind, workflow=workflow, after=after, limit=limit)
+        return [Letter(**{**letter, "body": letter["body"].encode()}) for letter in found]
+
+    async def replay(self, sequence: int) -> str | None:
+        return (await self._api.ask("dead", replay=sequence))["run_id"]
+
+
+class RemoteInfra(Infra):
+    """Streams are not an operator's."""
+
+    async def plan(self) -> list[str]:
+        raise NoriaError("the streams are not reached by the control API: connect without via='api'")
+
+    async def apply(self) -> list[str]:
+        return await self.plan()
+
+
+def _name(workflow: Workflow | str | None) -> str | None:
+    return workflow.id if isinstance(workflow, Workflow) else workflow

@@ -1,0 +1,164 @@
+"""The control API: every verb of the client as an endpoint of the micro service `noria`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from noria.contract import control
+from noria.contract.control import Begun, Control, to_json
+from noria.contract.subjects import Subjects
+from noria.contract.values import dumps
+from noria.errors import InvalidInput, NoriaError, NoWorker, RunNotFound
+from noria.limits import API_HEARTBEAT_SECONDS
+from noria.ports import Answer, Endpoint
+
+if TYPE_CHECKING:
+    from noria.client.noria import Noria
+    from noria.client.run import Run
+    from noria.client.streams import RunStream
+
+log = logging.getLogger("noria.service")
+NAME = "noria"
+
+
+async def serve_control(noria: Noria) -> Callable[[float], Awaitable[None]]:
+    """Answer on `<ns>.api.<verb>`, sharing the load with all workers; how to stop."""
+    subjects = Subjects(noria.namespace)
+    endpoints = [_endpoint(noria, subjects, verb, kind) for verb, kind in control.VERBS.items()]
+    return await noria.broker.services.serve(NAME, "Noria's control API", {"namespace": noria.namespace}, endpoints)
+
+
+def _endpoint(noria: Noria, subjects: Subjects, verb: str, kind: type[Control]) -> Endpoint:
+    async def handler(body: bytes) -> Answer:
+        try:
+            return Answer(dumps(to_json(await _answer(noria, control.request(kind, body)))))
+        except (NoriaError, TimeoutError) as error:
+            return Answer(control.error_body(error), str(error) or type(error).__name__, control.code_of(error))
+        except Exception as error:
+            log.exception("the control API failed at %r", verb)
+            return Answer(control.error_body(error), repr(error), "500")
+
+    words = " ".join((kind.__doc__ or "").split())
+    return Endpoint(verb, subjects.api(verb), handler, {"description": words, "request": json.dumps(kind.model_json_schema())})
+
+
+async def _answer(noria: Noria, request: Control) -> Any:
+    """What a request comes to. Raises what the client's own verbs raise."""
+    match request:
+        case control.Start() as r:
+            run = noria.create_run(noria.registry.get(r.workflow, r.workflow), r.run_id, r.resource_id)
+            stream = run.stream(r.input, state=r.state, request_context=r.request_context, per_step=r.per_step)
+            return await _begun(run, stream, r.wait)
+        case control.Get() as r:
+            record = await noria.runs.get(r.run_id, r.workflow, nested=r.nested)
+            if record is None:
+                raise RunNotFound(f"there is no run {r.run_id!r}")
+            return record
+        case control.List() as r:
+            return await noria.runs.list(
+                r.workflow, status=r.status, resource_id=r.resource_id, since=r.since, until=r.until, limit=r.limit, offset=r.offset
+            )
+        case control.Resume() as r:
+            run = await _find(noria, r.run_id, r.workflow)
+            stream = run.resume_stream(
+                r.data, step=r.step, label=r.label, index=r.index, request_context=r.request_context, per_step=r.per_step
+            )
+            return await _begun(run, stream, r.wait)
+        case control.Cancel() as r:
+            run = await _find(noria, r.run_id, r.workflow)
+            await run.cancel(timeout=r.timeout)
+            record = await run.get()
+            return {"run_id": run.id, "workflow_id": run.workflow_id, "status": record.status if record is not None else "canceled"}
+        case control.Restart() as r:
+            return await (await _find(noria, r.run_id, r.workflow)).restart(timeout=r.timeout)
+        case control.TimeTravel() as r:
+            run = await _find(noria, r.run_id, r.workflow)
+            return await _begun(run, run.time_travel_stream(r.step, **_travel(r)), r.wait)
+        case control.Fork() as r:
+            fork = (await _find(noria, r.run_id, r.workflow)).fork(r.step, run_id=r.fork_id, **_travel(r))
+            return await _begun(fork, fork.observe(), None)
+        case control.Delete() as r:
+            await noria.runs.delete(r.run_id, r.workflow, force=r.force)
+            return {"run_id": r.run_id}
+        case control.Workflows() as r:
+            return await noria.workflows.list() if r.id is None else await noria.workflows.get(r.id)
+        case control.Dead() as r:
+            if r.replay is not None:
+                return {"run_id": await noria.dead.replay(r.replay)}
+            letters = await noria.dead.list(kind=r.kind, workflow=r.workflow, after=r.after, limit=r.limit)
+            return [{**letter._asdict(), "body": letter.body.decode(errors="replace")} for letter in letters]
+        case control.Schedules() as r:
+            return await _schedules(noria, r)
+        case control.Outcome() as r:
+            return await _outcome(noria, r)
+        case control.Events() as r:
+            return await _events(noria, r)
+        case _:
+            raise InvalidInput(f"no verb takes a {type(request).__name__}")
+
+
+async def _find(noria: Noria, run_id: str, workflow: str | None) -> Run:
+    if workflow is None:
+        record = await noria.runs.get(run_id, nested=False)
+        if record is None:
+            raise RunNotFound(f"there is no run {run_id!r}")
+        workflow = record.workflow_id
+    return noria.create_run(noria.registry.get(workflow, workflow), run_id)
+
+
+async def _begun(run: Run, stream: RunStream, wait: float | None) -> Any:
+    sequence = await stream.begin()
+    if wait is None:
+        return Begun(run_id=run.id, workflow_id=run.workflow_id, sequence=sequence)
+    async with asyncio.timeout(wait):
+        return await stream.result()
+
+
+def _travel(r: control.Travel) -> dict[str, Any]:
+    given = {"input": r.input, "state": r.state, "context": r.context, "request_context": r.request_context, "per_step": r.per_step}
+    return {**given, "resume": r.resume}
+
+
+async def _schedules(noria: Noria, r: control.Schedules) -> Any:
+    if r.action == "list":
+        return await noria.schedules.list(r.workflow)
+    if r.id is None:
+        raise InvalidInput(f"Schedules: id: which schedule is to {r.action}?")
+    act: Any = {"pause": noria.schedules.pause, "resume": noria.schedules.resume, "run": noria.schedules.run}[r.action]
+    return {"run_id": await act(r.id, r.workflow)}
+
+
+async def _outcome(noria: Noria, r: control.Outcome) -> Any:
+    try:
+        result = await noria.create_run(r.workflow, r.run_id).outcome(r.after, r.seconds, ended=r.ended)
+    except (TimeoutError, NoWorker) as error:
+        return {"settled": False, "hosted": isinstance(error, TimeoutError)}
+    return {"settled": True, "result": result}
+
+
+async def _events(noria: Noria, r: control.Events) -> Any:
+    """Send what there is until the stream is over or the time is up: a caller that is gone must not be sent to for ever."""
+    run = noria.create_run(noria.registry.get(r.workflow, r.workflow), r.run_id)
+
+    async def beat() -> None:
+        while True:
+            await asyncio.sleep(API_HEARTBEAT_SECONDS)
+            noria.broker.calls.tell(r.to, b"")
+
+    beating = asyncio.create_task(beat())
+    try:
+        async with asyncio.timeout(r.seconds):
+            async for event in run.observe():
+                if event.sequence > r.after:
+                    noria.broker.calls.tell(r.to, dumps(to_json(event)))
+                    if r.close_on_suspend and event.type == "workflow-finish":
+                        break
+    except TimeoutError:
+        return {"over": False}
+    finally:
+        beating.cancel()
+    return {"over": True}
