@@ -34,14 +34,14 @@ def decide(tree: Tree, actor: Actor, unit: Unit, now: float, rested: dict[str, s
             return task
         actor.position += 1
         rested = None
-    return Record([Finished("success", now)])
+    return Rest("paused") if _paused(tree) and not actor.bailed else Record([Finished("success", now)])
 
 
 def _entry(tree: Tree, actor: Actor, workflow: Workflow, entry: Entry, now: float, rested: dict[str, str] | None) -> Task | None:
     """The task of the entry at the actor's position; None when it is complete."""
     if entry.id in actor.blocks:
         return None
-    final = actor.position == len(workflow.entries) - 1
+    final = actor.position == len(workflow.entries) - 1 and not tree.per_step
     match entry:
         case ThenEntry(unit=Step() as step):
             return _step(tree, actor, step, final=final)
