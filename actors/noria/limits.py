@@ -22,6 +22,7 @@ MAX_AGE_SECONDS: Final = 90 * 86400  # commands
 TOMBSTONE_SECONDS: Final = 86400  # a deleted run id stays taken
 MAX_RESULT_NEWS_BYTES: Final = 512 * 1024  # larger results are read, not told
 MAX_REASON: Final = 2000  # characters of a dead letter's reason
+SENT_AT_ONCE: Final = 500  # commands of one call that concerns many runs
 CAUSE_DEPTH: Final = 10  # exception causes kept
 FOLLOW_WINDOW_BYTES: Final = 8 * 1024 * 1024  # what a slow reader of a stream holds before it is fetched again
 TRIGGERS_AT_ONCE: Final = 64  # handled by one worker, per source of triggers

@@ -24,7 +24,8 @@ from noria.errors import (
     WorkflowNotCommitted,
 )  # fmt: skip
 from noria.machine.resume import Wanted
-from noria.machine.state import ENDED, RESTING, Tree
+from noria.machine.state import RESTING, Tree
+from noria.machine.view import is_active, status
 from noria.ports import ActorKey, Refused, RunKey
 from noria.workflow.builder import Workflow
 
@@ -208,14 +209,19 @@ class Run:
         return sequence
 
     async def restart(self, *, timeout: float | None = 30.0) -> RunResult:
-        """Make sure that an active run has a host, and wait for it. Raises RunNotActive, NoWorker."""
+        """Make sure that an active run has a host, and wait for it. Raises RunNotActive, and NoWorker or TimeoutError past
+        `timeout` seconds; the command stays."""
         await self._broker.provision()
         tree = (await load(self._broker, ActorKey(*self._key))).tree
-        root = tree.root
-        waits = root.status in RESTING and root.status != "waiting" and not any(p == "" for _, p in tree.pending)
-        if not root.started or root.status in ENDED or waits:
-            raise RunNotActive(f"run {self.id!r} is not active: it is {root.status if root.started else 'unknown'}")
-        return await self.result(timeout)
+        if not is_active(tree):
+            raise RunNotActive(f"run {self.id!r} is not active: it is {status(tree) if tree.root.started else 'unknown'}")
+        return self._result(await self._noria.waiting.until_settled(self._key, self.send_restart, timeout))
+
+    async def send_restart(self) -> int:
+        """Have a worker look at the run; the command's sequence."""
+        sequence = await self._broker.commands.send(ActorKey(*self._key), commands.encode(commands.Restart(ids.run_id(), now())))
+        self._broker.news.nudge(self._key, "client")
+        return sequence
 
     # Time travel ------------------------------------------------------------------------------------------------
 

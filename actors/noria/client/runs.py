@@ -14,8 +14,7 @@ from noria.contract.results import RunPage, RunRecord, RunSummary, run_record, w
 from noria.contract.typed import is_time
 from noria.contract.values import as_dict, loads
 from noria.errors import NewerFormat, RunNotFound, RunStillActive, WorkflowNotFound, choices
-from noria.limits import TOMBSTONE_SECONDS
-from noria.machine.state import ENDED
+from noria.limits import SENT_AT_ONCE, TOMBSTONE_SECONDS
 from noria.machine.view import view
 from noria.ports import ActorKey, RunKey
 from noria.workflow.builder import Workflow
@@ -101,7 +100,7 @@ class Runs:
         loaded = await load(broker, ActorKey(*key)) if key is not None else None
         if key is None or loaded is None or loaded.deleted or not loaded.tree.root.started:
             raise RunNotFound(f"there is no run {run_id!r}")
-        if loaded.tree.root.status not in ENDED:
+        if not loaded.tree.over:
             if not force:
                 raise RunStillActive(f"run {run_id!r} is {loaded.tree.root.status}: cancel it first, or delete it with force=True")
             await self._noria.create_run(key.workflow, key.run).cancel()
@@ -110,9 +109,13 @@ class Runs:
         await broker.blobs.purge(key)
 
     async def restart_active(self, workflow: Workflow | str | None = None) -> list[str]:
-        """The ids of runs that are active; a lease sees to it that each has a host or gets one."""
+        """Make sure that every active run has a host, without waiting for them; their ids, oldest first."""
         page = await self.list(workflow, limit=1_000_000)
-        return [r.run_id for r in page.runs if r.status in ("running", "pending", "waiting")]
+        active = [r for r in reversed(page.runs) if r.status in ("running", "pending", "waiting")]
+        for at in range(0, len(active), SENT_AT_ONCE):
+            handles = [self._noria.create_run(r.workflow_id, r.run_id) for r in active[at : at + SENT_AT_ONCE]]
+            await asyncio.gather(*(handle.send_restart() for handle in handles))
+        return [r.run_id for r in active]
 
 
 class Workflows:

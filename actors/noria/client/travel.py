@@ -14,7 +14,7 @@ from noria.clock import now
 from noria.contract import commands
 from noria.contract.values import as_dict, as_listing, dumps, loads, plain
 from noria.errors import InvalidInput, RunAlreadyStarted, RunNotFound, RunStillActive, StepNotFound, choices
-from noria.machine.view import status
+from noria.machine.view import is_active, status
 from noria.ports import ActorKey, Refused, RunKey
 from noria.workflow.builder import Workflow
 from noria.workflow.entries import ForeachEntry
@@ -22,8 +22,6 @@ from noria.workflow.steps import Step
 
 if TYPE_CHECKING:
     from noria.client.noria import Noria
-
-ACTIVE = ("running", "pending", "waiting")
 
 
 class Journey:
@@ -77,7 +75,7 @@ class Journey:
                 raise RunAlreadyStarted(f"run {self._key.run!r} of workflow {self._key.workflow!r} exists already")
             if loaded.deleted:
                 raise RunNotFound(f"run {self._key.run!r} was deleted: choose another id")
-            if loaded.tree.root.started and status(loaded.tree) in ACTIVE:
+            if is_active(loaded.tree):
                 if last is not None and await self._is_mine(last.body, command):
                     return last.sequence
                 raise RunStillActive(f"run {self._key.run!r} is {status(loaded.tree)}: a run travels when it rests or ended; wait, or cancel it")

@@ -16,8 +16,10 @@ SHOWN = tuple(f.name for f in fields(Step) if f.name not in ("resumed", "labels"
 def status(tree: Tree) -> str:
     """The run's status."""
     root = tree.root
+    if tree.travels:
+        return "running" if root.last else "pending"
     if root.status in ENDED:
-        return root.status if tree.over else "running"
+        return root.status
     waits_for_host = any(path == tree.base and s > root.in_seen for s, path in tree.pending)
     if root.status in ("new", "active"):
         return "running" if root.last or tree.hosted else "pending"
@@ -26,11 +28,18 @@ def status(tree: Tree) -> str:
     return "running" if waits_for_host else root.status
 
 
+def is_active(tree: Tree) -> bool:
+    """Whether the run has something to do now, or once a timer is due."""
+    return bool(tree.root.started) and status(tree) in ("running", "pending", "waiting")
+
+
 def settled(tree: Tree, after: int = 0) -> bool:
     """Whether the run ended, or rests for good having seen the command at `after`."""
     root = tree.root
+    if tree.travels:
+        return False
     if root.status in ENDED:
-        return tree.over
+        return True
     if root.status not in ("suspended", "paused"):
         return bool(tree.cancel) and root.status in RESTING
     return (root.in_seen >= after and not any(path == tree.base for _, path in tree.pending)) or bool(tree.cancel)
@@ -138,7 +147,7 @@ def _began(tree: Tree, actor: Actor) -> float | None:
 def _foreach_record(tree: Tree, parent: Actor, unit: str, members: list[Actor]) -> dict[str, Any]:
     statuses = {child_status(tree, m) for m in members}
     order = ("suspended", "waiting", "paused", "running")
-    state = next((s for s in order if s in statuses), "running")
+    state = next((s for s in order if s in statuses), "paused" if tree.root.status == "paused" else "running")
     if tree.root.status in ENDED and statuses & {"failed", "tripwire"}:
         state = "failed"
     inside = items(tree, parent, unit)
