@@ -7,36 +7,53 @@ refuses (nats-facts.md, 12). So acknowledgements come to one wildcard inbox and 
 from __future__ import annotations
 
 import asyncio
-import base64
 import itertools
 import logging
 import re
-from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 from nats.aio.msg import Msg
 
+from noria.broker.appends import Append
 from noria.broker.wire import Incoming, WireClient
-from noria.chance import fraction
 from noria.clock import monotonic
 from noria.errors import BrokerUnavailable, NoriaError, NotPermitted
 from noria.limits import ANSWER_SECONDS, PATIENCE_SECONDS
-from noria.ports import Refused
 
 log = logging.getLogger("noria.broker")
-LOST_RACE = (10071, 10164)
 NO_LEADER = 10008
 REFUSAL = re.compile(r'permissions violation for (publish|subscription) to "([^"]+)"', re.IGNORECASE)
 EXPECT = b"Nats-Expected-Last-Subject-Sequence: %d\r\n"
 Headers = bytes  # prebuilt header lines, each with its line end
 
 
-class Answer(asyncio.Future[Incoming]):
-    """A request under way; `deadline` on the monotonic clock."""
+class Asker(Protocol):
+    """Asked on `subject` and waits for one answer until `deadline` on the monotonic clock."""
 
-    deadline = 0.0
-    subject = ""
+    subject: str
+    deadline: float
+
+    def answered(self, msg: Incoming) -> None: ...
+    def failed(self, error: NoriaError) -> None: ...
+
+
+class Answer(asyncio.Future[Incoming]):
+    """A request under way."""
+
+    def __init__(self, subject: str, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self.subject, self.deadline = subject, 0.0
+
+    def answered(self, msg: Incoming) -> None:
+        if not self.done():
+            self.set_result(msg)
+
+    def failed(self, error: NoriaError) -> None:
+        if not self.done():
+            self.set_exception(error)
+            self.exception()  # retrieved: nobody may be waiting any more
 
 
 class Reader(NamedTuple):
@@ -60,20 +77,19 @@ class Connection:
         self._pages = client.new_inbox()
         self._readers: dict[str, Reader] = {}
         self._tokens = itertools.count(1)
-        self._answers: dict[str, Answer] = {}
+        self._askers: dict[str, Asker] = {}
         self._out: list[bytes] = []
         self._sweeper: asyncio.Task[None] | None = None
-        self._retries: set[asyncio.Task[None]] = set()
-        self._appends: set[asyncio.Future[int]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self.shown = shown(url)
 
     async def start(self) -> None:
         prefix = len(self._box) + 1
 
         def answered(msg: Incoming) -> None:
-            answer = self._answers.pop(msg.subject[prefix:], None)
-            if answer is not None and not answer.done():
-                answer.set_result(msg)
+            asker = self._askers.pop(msg.subject[prefix:], None)
+            if asker is not None:
+                asker.answered(msg)
 
         def page(msg: Incoming) -> None:
             reader = self._readers.get(msg.subject.rpartition(".")[2])
@@ -96,12 +112,12 @@ class Connection:
             return
         verb, subject = found.groups()
         error = NotPermitted(f"this NATS user may not {'subscribe' if verb == 'subscription' else 'publish'} to {subject}: connect as another role")
-        waiting = [t for t, a in self._answers.items() if a.subject.lower() == subject]
+        waiting = [t for t, a in self._askers.items() if a.subject.lower() == subject]
         reading = [r for r in self._readers.values() if r.subject.lower() == subject]
         if self._denied.setdefault(subject, error) is error and not waiting and not reading:
             log.warning("%s", error)
         for token in waiting:
-            _refuse(self._answers.pop(token), error)
+            self._askers.pop(token).failed(error)
         for reader in reading:
             reader.on_refusal(error)
 
@@ -115,27 +131,19 @@ class Connection:
             except Exception:  # closing all the same
                 log.debug("no answer to the last flush")
             await self.client.close()
-        closed = BrokerUnavailable(f"the connection to {self.shown} was closed")
-        for result in list(self._appends):
-            _fail(result, closed)
-        for retry in list(self._retries):
-            retry.cancel()
-        for answer in list(self._answers.values()):
-            if not answer.done():
-                answer.set_exception(closed)
-                answer.exception()
-        self._answers.clear()
+        for task in list(self._tasks):
+            task.cancel()
+        for asker in list(self._askers.values()):
+            asker.failed(BrokerUnavailable(f"the connection to {self.shown} was closed"))
+        self._askers.clear()
 
     async def _sweep(self) -> None:
         """One timer for all requests in flight."""
         while True:
             await asyncio.sleep(0.5)
             now = monotonic()
-            for token in [t for t, a in self._answers.items() if a.deadline < now]:
-                answer = self._answers.pop(token)
-                if not answer.done():
-                    answer.set_exception(BrokerUnavailable(f"no answer from {self.shown}"))
-                    answer.exception()  # retrieved: nobody may be waiting any more
+            for token in [t for t, a in self._askers.items() if a.deadline < now]:
+                self._askers.pop(token).failed(BrokerUnavailable(f"no answer from {self.shown}"))
 
     # Sending ----------------------------------------------------------------------------------------------------
 
@@ -177,20 +185,20 @@ class Connection:
 
     def request(self, subject: str, body: bytes = b"", headers: Headers | None = None, timeout: float = ANSWER_SECONDS) -> Answer:
         """Publish and get the answer's future; BrokerUnavailable when none comes in time."""
-        token = str(next(self._tokens))
-        answer = self._answers[token] = Answer(loop=self.loop)
-        answer.deadline, answer.subject = monotonic() + timeout, subject
-        if self.client.is_closed or not self._fits(body, headers):
-            del self._answers[token]
-            closed = BrokerUnavailable(f"the connection to {self.shown} is closed")
-            answer.set_exception(closed if self.client.is_closed else self._too_large(subject, body))
-            answer.exception()
-            return answer
-        self._put(subject, body, headers, f"{self._box}.{token}")
+        answer = Answer(subject, self.loop)
+        self.ask(body, headers, answer, timeout)
         return answer
 
-    def _too_large(self, subject: str, body: bytes) -> NoriaError:
-        return NoriaError(f"{len(body)} bytes on {subject} exceed the server's max_payload of {self.client.max_payload} bytes")
+    def ask(self, body: bytes, headers: Headers | None, asker: Asker, timeout: float = ANSWER_SECONDS) -> None:
+        """Publish; the asker gets the answer, or is told that there is none."""
+        if self.client.is_closed:
+            return asker.failed(BrokerUnavailable(f"the connection to {self.shown} is closed"))
+        if not self._fits(body, headers):
+            limit = self.client.max_payload
+            return asker.failed(NoriaError(f"{len(body)} bytes on {asker.subject} exceed the server's max_payload of {limit} bytes"))
+        token = str(next(self._tokens))
+        self._askers[token], asker.deadline = asker, monotonic() + timeout
+        return self._put(asker.subject, body, headers, f"{self._box}.{token}")
 
     def open_inbox(
         self, subject: str, reader: Callable[[Incoming], None], refused: Callable[[NotPermitted], None]
@@ -225,88 +233,18 @@ class Connection:
                 raise BrokerUnavailable(f"JetStream does not answer at {self.shown}: is it enabled?")
             await asyncio.sleep(0.1)
 
-    # Appending --------------------------------------------------------------------------------------------------
-
     def append(self, subject: str, body: bytes, expected: int | None = None, headers: Headers = b"") -> asyncio.Future[int]:
         """Store a message; its sequence. Under way at once, and completes though nobody awaits it. Refused when the
         expectation does not hold; BrokerUnavailable when nobody answered for long: it may be stored all the same."""
-        result: asyncio.Future[int] = self.loop.create_future()
-        result.add_done_callback(_retrieved)
-        lines = headers if expected is None else EXPECT % expected + headers
-        if not self._fits(body, lines):
-            result.set_exception(self._too_large(subject, body))
-            return result
-        self._appends.add(result)
-        result.add_done_callback(self._appends.discard)
-        end = monotonic() + PATIENCE_SECONDS
-        answer = self.request(subject, body, lines or None)
-        answer.add_done_callback(lambda a: self._appended(a, result, subject, body, lines, end, False))
-        return result
+        append = Append(self, subject, body, headers if expected is None else EXPECT % expected + headers)
+        append.send()
+        return append.result
 
-    def _appended(
-        self, answer: asyncio.Future[Incoming], result: asyncio.Future[int], subject: str, body: bytes, lines: Headers, end: float, again: bool
-    ) -> None:
-        if result.done():
-            return
-        if answer.cancelled():
-            result.set_exception(BrokerUnavailable(f"the connection to {self.shown} was closed"))
-            return
-        trouble = answer.exception()
-        if isinstance(trouble, NotPermitted):
-            _fail(result, trouble)
-            return
-        data = answer.result().data if trouble is None else b""
-        at = data.find(b'"seq":')
-        if at > 0 and b'"error"' not in data:
-            result.set_result(int(data[at + 6 :].split(b",", 1)[0].rstrip(b"} ")))
-            return
-        task = self.loop.create_task(self._settle(data, result, subject, body, lines, end, again))
-        self._retries.add(task)
-        task.add_done_callback(self._retries.discard)
-
-    async def _settle(
-        self, data: bytes, result: asyncio.Future[int], subject: str, body: bytes, lines: Headers, end: float, again: bool
-    ) -> None:
-        """The uncommon ways: no answer, no leader, a refusal, an error. The result is settled whatever happens here."""
-        try:
-            await self._judge(data, result, subject, body, lines, end, again)
-        except asyncio.CancelledError:
-            _fail(result, BrokerUnavailable(f"the connection to {self.shown} was closed"))
-            raise
-        except Exception as trouble:  # else nobody would ever complete the result
-            _fail(result, trouble if isinstance(trouble, NoriaError) else NoriaError(f"unreadable answer about {subject}: {trouble!r}"))
-
-    async def _judge(
-        self, data: bytes, result: asyncio.Future[int], subject: str, body: bytes, lines: Headers, end: float, again: bool
-    ) -> None:
-        error = orjson.loads(data).get("error") if data else None
-        if error is not None and error.get("err_code") in LOST_RACE:
-            own = await self._stored(subject, body) if again or error["err_code"] == 10164 else None
-            if own is not None:
-                _set(result, own)
-            elif error["err_code"] == 10164 and monotonic() < end:  # a check on this subject is in flight: not decided yet
-                await asyncio.sleep(0.05)
-                self._again(result, subject, body, lines, end, again)
-            else:
-                _fail(result, Refused(subject))
-        elif error is not None and error.get("code") not in (503, 429):
-            _fail(result, NoriaError(f"NATS refused a message on {subject}: {error.get('description')} ({error.get('err_code')})"))
-        elif monotonic() > end or self.client.is_closed:
-            _fail(result, BrokerUnavailable(f"{self.shown} did not acknowledge a message on {subject} in time: {error or 'no answer'}"))
-        else:
-            await asyncio.sleep(0.1 + fraction() * 0.1)
-            self._again(result, subject, body, lines, end, True)
-
-    def _again(self, result: asyncio.Future[int], subject: str, body: bytes, lines: Headers, end: float, again: bool) -> None:
-        answer = self.request(subject, body, lines or None)
-        answer.add_done_callback(lambda a: self._appended(a, result, subject, body, lines, end, again))
-
-    async def _stored(self, subject: str, body: bytes) -> int | None:
-        """The sequence of the subject's last message if it is this very one: a try whose answer was lost."""
-        # through the leader: a direct get of a replica may be stale
-        found = (await self.api(f"STREAM.MSG.GET.{self.stream_of(subject)}", {"last_by_subj": subject})).get("message")
-        return int(found["seq"]) if found is not None and body and base64.b64decode(found.get("data", "")) == body else None
-
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """A task that ends with the connection."""
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     # Receiving --------------------------------------------------------------------------------------------------
 
@@ -343,24 +281,3 @@ def shown(url: str) -> str:
 
 def _unknown(subject: str) -> str:
     return ""
-
-
-def _retrieved(future: asyncio.Future[int]) -> None:
-    if not future.cancelled():
-        future.exception()
-
-
-def _refuse(answer: Answer, error: NotPermitted) -> None:
-    if not answer.done():
-        answer.set_exception(error)
-        answer.exception()  # retrieved: nobody may be waiting any more
-
-
-def _set(future: asyncio.Future[int], value: int) -> None:
-    if not future.done():
-        future.set_result(value)
-
-
-def _fail(future: asyncio.Future[int], error: Exception) -> None:
-    if not future.done():
-        future.set_exception(error)
