@@ -39,3 +39,7 @@ bench *args:
 # infra/nats: server configuration with least-privilege users, from the table of channels
 infra:
     {{python}} -c 'from noria.cli.main import main; main()' infra export infra/nats
+
+# how the cost grows: workers, open runs, history, payload, workflows, replicas, memory
+scale *args:
+    {{python}} tests/bench/scale.py {{args}}
