@@ -2,8 +2,17 @@
 
 from typing import Final
 
-MAX_INLINE_BYTES: Final = 128 * 1024  # larger values live in the blobs
+MAX_INLINE_BYTES: Final = 128 * 1024  # larger values live in the blobs; less where the server's max_payload is less
+MAX_VALUE_BYTES: Final = 64 * 1024 * 1024  # a command or a message of facts, blobs included
+PAYLOAD_MARGIN_BYTES: Final = 8 * 1024  # of the server's max_payload, for headers
+CHUNK_BYTES: Final = 512 * 1024  # of a blob; less where the server's max_payload is less
+MAX_RESOURCE_ID: Final = 1024  # characters: it travels in headers
 MAX_NESTING: Final = 32  # actors from the root down
+MAX_LOG_MESSAGES: Final = 1_000_000  # of one run: a loop beyond that wants a new run
+MAX_ATTEMPTS: Final = 10_000  # retries of one call
+MAX_PAUSE_SECONDS: Final = 365 * 86400  # between two of them
+MAX_IN_FLIGHT: Final = 10_000  # appends of one connection without an answer; further ones wait their turn
+MAX_IN_HAND: Final = 1_000  # deliveries of one actor that a worker keeps; further ones come again
 MAX_LABELS: Final = 64  # per suspension
 MAX_CHILDREN: Final = 100_000  # items of one foreach
 CHILD_WINDOW: Final = 64  # children running in place per activation before "auto" spreads

@@ -329,6 +329,11 @@ class Broker(Protocol):
     services: Services
     operations: Operations
 
+    @property
+    def inline_bytes(self) -> int:
+        """Larger bodies go to the blobs."""
+        ...
+
     async def provision(self) -> None: ...
     async def close(self) -> None: ...
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from noria.errors import DefinitionError
+from noria.limits import MAX_ATTEMPTS, MAX_PAUSE_SECONDS
+
 
 @dataclass(frozen=True, slots=True)
 class Retry:
@@ -17,7 +20,14 @@ class Retry:
     jitter: float = 0.0
     non_retryable: tuple[type[BaseException], ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.attempts > MAX_ATTEMPTS:
+            raise DefinitionError(f"Retry(attempts={self.attempts}): at most {MAX_ATTEMPTS}")
+
     def pause(self, attempt: int, chance: float) -> float:
         """Seconds before try number `attempt` (1 = the first retry); `chance` is in [0, 1)."""
-        pause = self.delay * self.backoff ** (attempt - 1)
+        try:
+            pause = min(self.delay * float(self.backoff) ** (attempt - 1), MAX_PAUSE_SECONDS)
+        except OverflowError:
+            pause = MAX_PAUSE_SECONDS
         return (pause if self.max_delay is None else min(pause, self.max_delay)) + chance * self.jitter

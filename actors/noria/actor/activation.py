@@ -18,8 +18,8 @@ from noria.actor.places import Places
 from noria.actor.travel import travel
 from noria.clock import now
 from noria.contract.facts import Answered, Fact, Rested, Started
-from noria.errors import BrokerUnavailable, GraphMismatch, NoriaError
-from noria.limits import FIRST_RECORD_SECONDS, POISON_TAKEOVERS, RECORD_EVERY_FACTS, SUSPECT_TAKEOVERS
+from noria.errors import BrokerUnavailable, GraphMismatch, LimitExceeded, NoriaError
+from noria.limits import FIRST_RECORD_SECONDS, MAX_LOG_MESSAGES, POISON_TAKEOVERS, RECORD_EVERY_FACTS, SUSPECT_TAKEOVERS
 from noria.machine.fit import misfit
 from noria.machine.lease import judge
 from noria.machine.state import ENDED, RESTING, Actor, Tree
@@ -50,7 +50,7 @@ class Activation:
         self.stirred = asyncio.Event()  # set by the next look at what came, and then replaced: each waiter sees each look
         self.recovered = False
         self.suspect = False  # not renewed for longer than the lease: read before the next step
-        self.expired = False  # past the workflow's timeout
+        self.overrun: NoriaError | None = None  # why it shall fail: past the workflow's timeout, or a limit
         self.watching = 0  # spread children that we wait for
         self.revision: int | None = None  # of the run's record; a spread child has none
         self.recorded = 0  # the root's last fact that the record included when it was read
@@ -222,8 +222,8 @@ class Activation:
                 break
         if root.status in ENDED:
             return
-        if self.expired and status not in RESTING:
-            await endings.time_out(self)
+        if self.overrun is not None and status not in RESTING:
+            await endings.fail(self, self.overrun)
         elif status == "canceled":
             await endings.cancel(self)
         elif root.status != status or root.in_seen < self.journal.in_seen:
@@ -248,8 +248,8 @@ class Activation:
             await self._look()
             if self.tree.cancel and self.tree.root.status not in ENDED:
                 return "canceled"
-            if self.expired and not main.done():
-                return "expired"
+            if self.overrun is not None and not main.done():
+                return "overrun"
             if main.done():
                 return self._came_to(main, seen)
 
@@ -304,9 +304,9 @@ class Activation:
             await asyncio.wait([self._main])
         await self.journal.settle()
 
-    def expire(self) -> None:
-        """The workflow's timeout is over."""
-        self.expired = True
+    def fail_soon(self, error: NoriaError) -> None:
+        """End the run with this error, whatever runs."""
+        self.overrun = error
         self.wake()
 
     async def _rest(self) -> None:
@@ -325,9 +325,12 @@ class Activation:
             await resting.call_back(self, facts)
         await self.journal.append(actor, facts)
         self._prove()
-        if self.tree.facts - self._saved_facts >= RECORD_EVERY_FACTS and self.key.path == "":
+        if self.tree.facts - self._saved_facts >= RECORD_EVERY_FACTS:
             self._saved_facts = self.tree.facts
-            self.save_soon()
+            if self.tree.facts >= MAX_LOG_MESSAGES:
+                self.fail_soon(LimitExceeded(f"run {self.key.run!r} has {self.tree.facts} messages in its log, at most {MAX_LOG_MESSAGES}"))
+            if self.key.path == "":
+                self.save_soon()
 
     async def answer(self, actor: Actor, fact: Answered) -> None:
         """A loop's answer is packed with the next fact where that is on the same chain; others are stored at once,

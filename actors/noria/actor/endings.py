@@ -9,7 +9,7 @@ from noria.clock import now
 from noria.contract import commands
 from noria.contract.facts import Fact, Finished
 from noria.contract.values import error_info
-from noria.errors import StepTimeout
+from noria.errors import NoriaError, StepTimeout
 from noria.limits import POISON_TAKEOVERS
 from noria.machine.state import ENDED
 from noria.ports import ActorKey
@@ -30,16 +30,16 @@ def expiry(activation: Activation) -> asyncio.TimerHandle | None:
     if tree.root.status == "suspended" and tree.updated_at is not None:
         parked += now() - tree.updated_at
     left = began + timeout + max(0.0, parked) - now()
-    return asyncio.get_running_loop().call_later(max(0.0, left), activation.expire)
+    return asyncio.get_running_loop().call_later(
+        max(0.0, left), activation.fail_soon, StepTimeout(f"workflow {activation.workflow.id!r} took longer than {timeout} s")
+    )
 
 
-async def time_out(activation: Activation) -> None:
-    """The run took longer than its workflow allows: it fails."""
+async def fail(activation: Activation, error: NoriaError) -> None:
+    """The run took longer, or more, than it may: it fails."""
     await activation.stop()
-    workflow = activation.workflow
-    error = error_info(StepTimeout(f"workflow {workflow.id!r} took longer than {workflow.timeout_seconds} s"))
     if activation.tree.root.status not in ENDED:
-        await activation.record(activation.tree.root, [Finished("failed", now(), error=error)])
+        await activation.record(activation.tree.root, [Finished("failed", now(), error=error_info(error))])
 
 
 async def cancel(activation: Activation) -> None:

@@ -14,7 +14,7 @@ from noria.actor.trial import Trial
 from noria.clock import monotonic, now
 from noria.errors import BrokerUnavailable, GraphMismatch, NewerFormat, NoriaError
 from noria.ids import Nonces
-from noria.limits import STEP_BACK_SECONDS, THREADS
+from noria.limits import MAX_IN_HAND, STEP_BACK_SECONDS, THREADS
 from noria.ports import ActorKey, Broker, Delivery, Observer, Receiver, RunKey
 from noria.workflow.builder import Workflow
 
@@ -96,6 +96,9 @@ class Host:
                     current.others[n - 1] = delivery
                 return None
         current.others.append(delivery)
+        if len(current.others) > MAX_IN_HAND:  # the oldest stay: one of them may host
+            current.others.sort(key=lambda d: d.sequence)
+            current.others.pop().hand_back(1.0)
         return current.wake()
 
     def _begin(self, activation: Activation) -> None:

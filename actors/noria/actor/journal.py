@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 from noria.actor import parcels
 from noria.actor.load import fold
 from noria.clock import now
 from noria.contract.facts import Envelope, Fact, FactMessage, TakenOver
+from noria.errors import LimitExceeded
 from noria.ids import Nonces
-from noria.limits import MAX_INLINE_BYTES
+from noria.limits import MAX_VALUE_BYTES
 from noria.machine.fold import fold_message
 from noria.machine.state import Actor, Tree
 from noria.ports import ActorKey, Broker, Refused, Stretch
@@ -29,6 +31,7 @@ class Journal:
         self.in_seen = 0
         self.opening: dict[str, list[Fact]] = {}  # packed with the next fact of an actor
         self._envelope = Envelope(broker.namespace, key.workflow, key.run, tree.traceparent)
+        self._inline = broker.inline_bytes
         self._flying: set[asyncio.Future[int]] = set()
         self._stretch: Stretch | None = None
 
@@ -46,7 +49,8 @@ class Journal:
         return ActorKey(self.key.workflow, self.key.run, actor.path)
 
     async def append(self, actor: Actor, facts: list[Fact]) -> None:
-        """Store facts that are ready together and fold them. Raises Fenced when another host wrote.
+        """Store facts that are ready together and fold them. Raises Fenced when another host wrote, and LimitExceeded,
+        storing nothing, when they are too large.
 
         A cancelled task must not lose the sequence of an append that the server stores all the same: it is folded
         when its answer comes, and `settle` waits for it.
@@ -57,7 +61,8 @@ class Journal:
             self.in_seen if actor.path == self.key.path else 0, self.door, self.nonce, self.nonces.next(), actor.member,
         )  # fmt: skip
         body = self._envelope.encode(actor.path, message)
-        if len(body) > MAX_INLINE_BYTES:
+        if len(body) > self._inline:
+            self._check_size(actor, message, len(body), opening)
             body = await parcels.pack(self.broker, self.key.tree, body)
         future = self.broker.log.append(self.key_of(actor), body, actor.last)
         if self._stretch is not None:
@@ -72,6 +77,16 @@ class Journal:
             await self._refused(actor, message, body)
             return
         fold_message(self.tree, sequence, actor.path, message)
+
+    def _check_size(self, actor: Actor, message: FactMessage, size: int, opening: list[Fact] | None) -> None:
+        """What is packed with the facts, a run's input, had its own limit; after a refusal it goes with the next ones."""
+        if size <= MAX_VALUE_BYTES:
+            return
+        size -= len(self._envelope.encode(actor.path, replace(message, facts=opening))) if opening else 0
+        if size > MAX_VALUE_BYTES:
+            if opening is not None:
+                self.opening[actor.path] = opening
+            raise LimitExceeded(f"{size} bytes to record, at most {MAX_VALUE_BYTES}: keep large data elsewhere, hand on where it is")
 
     def _landed(self, future: asyncio.Future[int], actor: Actor, message: FactMessage) -> None:
         self._flying.discard(future)
@@ -111,7 +126,7 @@ class Journal:
     def live(self, type: str, actor: Actor, step: str | None, data: dict[str, Any]) -> None:
         """Tell observers; best effort, not awaited. What readers can restore from facts is left out when it is large."""
         body = self._envelope.encode_live(self.nonces.next(), type, actor.path, step, now(), data)
-        if len(body) > MAX_INLINE_BYTES:
+        if len(body) > self._inline:
             rest = {name: value for name, value in data.items() if name not in ("input", "output")}
             body = self._envelope.encode_live(self.nonces.next(), type, actor.path, step, now(), rest)
         self.broker.log.publish_live(self.key_of(actor), body)

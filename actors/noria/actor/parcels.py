@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
+from noria.contract import commands
 from noria.contract.values import as_dict, dumps, loads
-from noria.errors import NoriaError
-from noria.limits import MAX_INLINE_BYTES
+from noria.errors import InvalidInput, NoriaError
+from noria.limits import MAX_VALUE_BYTES
 from noria.ports import Broker, RunKey
 
 _MARK = b'{"noria_blob":'
@@ -15,7 +16,15 @@ _NAME = re.compile(r"[0-9a-f]{64}-[0-9]{1,4}")
 
 async def pack(broker: Broker, run: RunKey, body: bytes) -> bytes:
     """The body itself, or the slip of one that is too large."""
-    return body if len(body) <= MAX_INLINE_BYTES else dumps({"noria_blob": await broker.blobs.put(run, body)})
+    return body if len(body) <= broker.inline_bytes else dumps({"noria_blob": await broker.blobs.put(run, body)})
+
+
+async def pack_command(broker: Broker, run: RunKey, command: commands.Command) -> bytes:
+    """The body to send for a command that holds a user's data. Raises InvalidInput when that is too large."""
+    body = commands.encode(command)
+    if len(body) > MAX_VALUE_BYTES:
+        raise InvalidInput(f"{command.kind}: {len(body)} bytes of data, at most {MAX_VALUE_BYTES}: keep large data elsewhere, hand on where it is")
+    return await pack(broker, run, body)
 
 
 async def unpack(broker: Broker, run: RunKey, body: bytes) -> bytes:

@@ -13,8 +13,9 @@ from noria.chance import fraction
 from noria.clock import now
 from noria.contract import commands
 from noria.contract.facts import Answered, Fact, Finished, Rested, StepEnded, StepSuspended, StepWaiting
+from noria.contract.typed import is_time
 from noria.contract.values import error_info, plain
-from noria.errors import BrokerUnavailable, InvalidInput, NonRetryable, NoriaError, Tripwire
+from noria.errors import BrokerUnavailable, InvalidInput, LimitExceeded, NonRetryable, NoriaError, Tripwire
 from noria.limits import LINGER_SECONDS
 from noria.machine.state import Actor, place
 from noria.machine.tasks import Ask, Hold, RunMapping, RunSleep, RunStep
@@ -58,7 +59,12 @@ async def run_step(activation: Activation, actor: Actor, task: RunStep) -> None:
             facts.append(Finished(outcome.status, outcome.ended_at, error=outcome.error, tripwire=outcome.tripwire))
         elif task.final or outcome.bail:
             facts.append(Finished("success", outcome.ended_at))
-    await activation.record(actor, facts)
+    try:
+        await activation.record(actor, facts)
+    except LimitExceeded as error:
+        log.error("step %r of run %s failed: %s", step.id, activation.key.run, error)
+        ended = fact.failed(LimitExceeded(f"step {step.id!r}: {error}"))
+        await activation.record(actor, [ended] if task.leaf else [ended, Finished("failed", ended.ended_at, error=ended.error)])
 
 
 class _Attempts:
@@ -174,7 +180,11 @@ async def run_mapping(activation: Activation, actor: Actor, task: RunMapping) ->
         info = error_info(error)
         info["message"] = f"mapping {entry.id!r}: {info['message']}"
         fact = StepEnded(entry.id, "failed", started_at, now(), error=info, counts=False)
-    await activation.record(actor, _with_end(fact, task.final))
+    try:
+        await activation.record(actor, _with_end(fact, task.final))
+    except LimitExceeded as error:
+        failed = StepEnded(entry.id, "failed", started_at, now(), error=error_info(LimitExceeded(f"mapping {entry.id!r}: {error}")), counts=False)
+        await activation.record(actor, _with_end(failed, task.final))
 
 
 def _with_end(fact: StepEnded, final: bool) -> list[Fact]:
@@ -194,6 +204,8 @@ async def run_sleep(activation: Activation, actor: Actor, task: RunSleep) -> Non
     if until is None:
         try:
             until = await _until(activation, actor, task, started_at)
+            if not is_time(max(until, 0.0)):
+                raise InvalidInput(f"a sleep until {until} (epoch seconds) would not end before the year 9999")
         except ENGINE:
             raise
         except Exception as error:

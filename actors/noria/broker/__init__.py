@@ -17,6 +17,7 @@ from noria.broker.stores import NatsBlobs, NatsCatalogue, NatsRecords
 from noria.broker.topology import Topology
 from noria.broker.triggers import NatsTriggers
 from noria.contract.subjects import Subjects
+from noria.limits import MAX_INLINE_BYTES, PAYLOAD_MARGIN_BYTES
 from noria.ports import Blobs, Calls, Catalogue, Commands, Log, News, Operations, Records, Schedules, Services, Timers, Triggers
 
 DEFAULT_URL = "nats://127.0.0.1:4222"
@@ -49,6 +50,10 @@ class NatsBroker:
         kind = subject.split(".")[1]
         special = {"trigger": self.subjects.triggers, "cron": self.subjects.triggers, "dead": self.subjects.dead, "blob": self.subjects.blobs}
         return special.get(kind, self.subjects.runs)
+
+    @property
+    def inline_bytes(self) -> int:
+        return min(MAX_INLINE_BYTES, self.connection.client.max_payload - PAYLOAD_MARGIN_BYTES)
 
     @property
     def server_version(self) -> str:

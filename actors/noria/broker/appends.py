@@ -34,8 +34,13 @@ class Append:
     def __init__(self, connection: Connection, subject: str, body: bytes, lines: bytes) -> None:
         self._connection, self.subject, self._body, self._lines = connection, subject, body, lines
         self._again = False  # a try before this one may be stored though nobody said so
-        self._end, self.deadline = monotonic() + PATIENCE_SECONDS, 0.0
+        self._end = self.deadline = 0.0
         self.result: asyncio.Future[int] = connection.loop.create_future()
+
+    def begin(self) -> None:
+        """The first try; patience counts from here."""
+        self._end = monotonic() + PATIENCE_SECONDS
+        self.send()
 
     def send(self) -> None:
         self._connection.ask(self._body, self._lines or None, self)

@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import logging
 import re
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, NamedTuple, Protocol
 
@@ -20,7 +21,7 @@ from noria.broker.appends import Append
 from noria.broker.wire import Incoming, WireClient
 from noria.clock import monotonic
 from noria.errors import BrokerUnavailable, NoriaError, NotPermitted
-from noria.limits import ANSWER_SECONDS, PATIENCE_SECONDS
+from noria.limits import ANSWER_SECONDS, MAX_IN_FLIGHT, PATIENCE_SECONDS
 
 log = logging.getLogger("noria.broker")
 NO_LEADER = 10008
@@ -78,6 +79,7 @@ class Connection:
         self._readers: dict[str, Reader] = {}
         self._tokens = itertools.count(1)
         self._askers: dict[str, Asker] = {}
+        self._waiting: deque[Append] = deque()  # beyond MAX_IN_FLIGHT
         self._out: list[bytes] = []
         self._sweeper: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -90,6 +92,8 @@ class Connection:
             asker = self._askers.pop(msg.subject[prefix:], None)
             if asker is not None:
                 asker.answered(msg)
+            if self._waiting:
+                self._admit()
 
         def page(msg: Incoming) -> None:
             reader = self._readers.get(msg.subject.rpartition(".")[2])
@@ -135,7 +139,10 @@ class Connection:
             task.cancel()
         for asker in list(self._askers.values()):
             asker.failed(BrokerUnavailable(f"the connection to {self.shown} was closed"))
+        for append in self._waiting:
+            append.fail(BrokerUnavailable(f"the connection to {self.shown} was closed"))
         self._askers.clear()
+        self._waiting.clear()
 
     async def _sweep(self) -> None:
         """One timer for all requests in flight."""
@@ -144,6 +151,7 @@ class Connection:
             now = monotonic()
             for token in [t for t, a in self._askers.items() if a.deadline < now]:
                 self._askers.pop(token).failed(BrokerUnavailable(f"no answer from {self.shown}"))
+            self._admit()
 
     # Sending ----------------------------------------------------------------------------------------------------
 
@@ -237,8 +245,15 @@ class Connection:
         """Store a message; its sequence. Under way at once, and completes though nobody awaits it. Refused when the
         expectation does not hold; BrokerUnavailable when nobody answered for long: it may be stored all the same."""
         append = Append(self, subject, body, headers if expected is None else EXPECT % expected + headers)
-        append.send()
+        if len(self._askers) < MAX_IN_FLIGHT:
+            append.begin()
+        else:
+            self._waiting.append(append)
         return append.result
+
+    def _admit(self) -> None:
+        while self._waiting and len(self._askers) < MAX_IN_FLIGHT:
+            self._waiting.popleft().begin()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """A task that ends with the connection."""

@@ -13,10 +13,10 @@ from noria.broker.reading import last, purge, read
 from noria.broker.wire import Incoming
 from noria.contract.subjects import Subjects
 from noria.errors import BrokerUnavailable, NoriaError, NotPermitted
+from noria.limits import CHUNK_BYTES, PAYLOAD_MARGIN_BYTES
 from noria.ports import RunKey, StoredRecord
 
 SUMMARY = "Noria-Summary"
-CHUNK = 512 * 1024
 
 
 class NatsRecords:
@@ -96,14 +96,15 @@ class NatsBlobs:
         self.connection, self.subjects = connection, subjects
 
     async def put(self, run: RunKey, data: bytes) -> str:
-        name = f"{hashlib.sha256(data).hexdigest()}-{max(1, (len(data) + CHUNK - 1) // CHUNK)}"
+        size = min(CHUNK_BYTES, self.connection.client.max_payload - PAYLOAD_MARGIN_BYTES)
+        name = f"{hashlib.sha256(data).hexdigest()}-{max(1, (len(data) + size - 1) // size)}"
         subject = self.subjects.blob(run, name)
         if await last(self.connection, self.subjects.blobs, f"{subject}.0") is None:
-            chunks = range(0, len(data), CHUNK)
+            chunks = range(0, len(data), size)
             # the first chunk goes last: who finds it finds all
-            sends = [self.connection.append(f"{subject}.{n}", data[at : at + CHUNK]) for n, at in enumerate(chunks) if n]
+            sends = [self.connection.append(f"{subject}.{n}", data[at : at + size]) for n, at in enumerate(chunks) if n]
             await asyncio.gather(*sends)
-            await self.connection.append(f"{subject}.0", data[:CHUNK])
+            await self.connection.append(f"{subject}.0", data[:size])
         return name
 
     async def get(self, run: RunKey, name: str) -> bytes:

@@ -83,7 +83,7 @@ class Resuming:
     async def _send(self, mine: list[Target], value: Any, last: int) -> int:
         resume = commands.Resume(ids.run_id(), now(), [t.place for t in mine], value, self._context, self._per_step)
         with self._noria.traced("resume", self._key.tree) as resume.traceparent:
-            body = await parcels.pack(self._broker, self._key.tree, commands.encode(resume))
+            body = await parcels.pack_command(self._broker, self._key.tree, resume)
             sequence = await self._broker.commands.send(self._key, body, last)
         self._broker.news.nudge(self._key.tree, "client")
         return sequence

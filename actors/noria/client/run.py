@@ -23,6 +23,7 @@ from noria.errors import (
     RunNotFound,
     WorkflowNotCommitted,
 )  # fmt: skip
+from noria.limits import MAX_RESOURCE_ID
 from noria.machine.resume import Wanted
 from noria.machine.state import RESTING, Tree
 from noria.machine.view import is_active, status
@@ -46,6 +47,8 @@ class Run:
             raise InvalidInput(f"run id {self.id!r}: use 1 to 128 letters, digits, '-' and '_'")
         if not ids.NAME.fullmatch(self.workflow_id):
             raise InvalidInput(f"workflow id {self.workflow_id!r}: use letters, digits, '-' and '_'")
+        if resource_id is not None and len(resource_id) > MAX_RESOURCE_ID:
+            raise InvalidInput(f"resource_id: at most {MAX_RESOURCE_ID} characters, not {len(resource_id)}")
         self._key = RunKey(self.workflow_id, self.id)
         self._begin: Callable[[], Awaitable[int]] = _nothing  # before its result is waited for
 
@@ -130,7 +133,7 @@ class Run:
 
     async def _send_start(self, start: commands.Start) -> int:
         await self._broker.provision()
-        body = await parcels.pack(self._broker, self._key, commands.encode(start))
+        body = await parcels.pack_command(self._broker, self._key, start)
         if not self._own_id and await self._broker.records.get(self._key) is not None:
             raise RunAlreadyStarted(f"run {self.id!r} of workflow {self.workflow_id!r} exists already")
         try:

@@ -7,6 +7,7 @@ from typing import Any, assert_never
 from noria.contract.facts import BlockEnded, Fact, Finished
 from noria.contract.rewinds import Retried
 from noria.contract.values import as_list
+from noria.limits import MAX_CHILDREN
 from noria.machine.state import ENDED, Actor, Tree, join, place, segment, split
 from noria.machine.state import Step as Record_
 from noria.machine.tasks import Ask, Hold, Record, Rest, RunChildren, RunMapping, RunSleep, RunStep, Task, Unit
@@ -149,10 +150,9 @@ def _foreach(
 ) -> Task | None:
     items = as_list(actor.prev)
     if items is None:
-        message = f"foreach {entry.id!r} needs a list as its input, not {type(actor.prev).__name__}"
-        error: dict[str, Any] = {"type": "InvalidInput", "message": message, "attributes": {}, "cause": None}
-        ended = BlockEnded(entry.id, "foreach", "failed", now, error=error)
-        return Record([ended, Finished("failed", now, error=error)])
+        return _refused(entry, now, "InvalidInput", f"needs a list as its input, not {type(actor.prev).__name__}")
+    if len(items) > MAX_CHILDREN:
+        return _refused(entry, now, "LimitExceeded", f"got {len(items)} items, at most {MAX_CHILDREN}: group them")
     limit = entry.concurrency
     if not isinstance(limit, int):
         if entry.id not in actor.answers:
@@ -160,6 +160,11 @@ def _foreach(
         limit = int(actor.answers[entry.id])
     segments = [actor.seg(f"{entry.id}={n}") for n in range(len(items))]
     return _block(tree, actor, workflow, entry, "foreach", segments, limit, final, now, rested)
+
+
+def _refused(entry: ForeachEntry, now: float, type: str, why: str) -> Record:
+    error: dict[str, Any] = {"type": type, "message": f"foreach {entry.id!r} {why}", "attributes": {}, "cause": None}
+    return Record([BlockEnded(entry.id, "foreach", "failed", now, error=error), Finished("failed", now, error=error)])
 
 
 def _block(

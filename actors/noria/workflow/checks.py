@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, RootModel
 
 from noria.errors import DefinitionError, DuplicateStep, EmptyWorkflow, choices
+from noria.limits import MAX_NESTING
 from noria.workflow.entries import BranchEntry, ForeachEntry, LoopEntry, MapEntry, ParallelEntry, SleepEntry, ThenEntry, Unit
 from noria.workflow.mapping import FromStep
 from noria.workflow.steps import Step
@@ -45,8 +46,15 @@ def units_of(workflow: Workflow) -> dict[str, Unit]:
     return units
 
 
+def depth(workflow: Workflow) -> int:
+    """How many workflows are nested, itself included."""
+    return 1 + max((depth(unit) for unit in workflow.units.values() if not isinstance(unit, Step)), default=0)
+
+
 def check(workflow: Workflow) -> None:
-    """Mappings name steps that exist; types can flow."""
+    """Mappings name steps that exist; types can flow; it is not nested too deeply."""
+    if depth(workflow) > MAX_NESTING:
+        raise DefinitionError(f"workflow {workflow.id!r} is nested {depth(workflow)} deep, at most {MAX_NESTING}")
     known = [*workflow.units, *(e.id for e in workflow.entries if isinstance(e, (MapEntry, SleepEntry)))]
     for entry in workflow.entries:
         if isinstance(entry, MapEntry) and isinstance(entry.mapping, dict):
