@@ -36,6 +36,10 @@ run-example:
 bench *args:
     {{python}} tests/bench/bench.py {{args}}
 
+# schemas/: JSON Schema of every message, AsyncAPI of all subjects
+schemas:
+    {{python}} -c 'from noria.cli.main import main; main()' schemas export --to schemas
+
 # infra/nats: server configuration with least-privilege users, from the table of channels
 infra:
     {{python}} -c 'from noria.cli.main import main; main()' infra export infra/nats

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from noria import runlog
-from noria.cli import dead, infra, runs
+from noria.cli import dead, infra, runs, schemas
 from noria.cli.output import err, out, print_json, print_result
 from noria.cli.progress import Progress
 from noria.cli.session import EXIT_OF_STATUS, FAILED, SUCCESS, AsJson, Namespace, Server, connected, execute, load_workflow, read_json
@@ -21,6 +21,7 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(dead.app, name="dead")
 app.add_typer(workflows, name="workflows")
 app.add_typer(infra.app, name="infra")
+app.add_typer(schemas.app, name="schemas")
 
 Targets = Annotated[list[str], typer.Argument(help="MODULE:ATTR or FILE.py:ATTR")]
 

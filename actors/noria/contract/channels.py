@@ -9,6 +9,7 @@ import re
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
 from noria.contract.subjects import Subjects
+from noria.contract.wire import FACTS, LIVE
 
 Role: TypeAlias = Literal["publisher", "observer", "operator", "worker", "admin"]
 Store: TypeAlias = Literal["runs", "triggers", "dead", "blobs", "records", "catalogue"]
@@ -16,7 +17,8 @@ ROLES: tuple[Role, ...] = get_args(Role)
 
 
 class Channel(NamedTuple):
-    """A kind of subject. `address` has {ns} and parameters; `{path}` and `{name}` at the end stand for several tokens."""
+    """A kind of subject. `address` has {ns} and parameters; `{path}` and `{name}` at the end stand for several tokens.
+    `messages` are names of schemas (`export.schemas`), or a folder of them; without any the body is opaque."""
 
     name: str
     address: str
@@ -28,8 +30,11 @@ class Channel(NamedTuple):
 
     def filter(self, subjects: Subjects) -> str:
         """All subjects of the channel, as a subscription names them."""
-        address = self.address.format_map(_Names(subjects))
-        return re.sub(r"\{.*", ">", address)
+        return re.sub(r"\{.*", ">", self.address_in(subjects))
+
+    def address_in(self, subjects: Subjects) -> str:
+        """The address with the namespace's own names filled in."""
+        return self.address.format_map(_Names(subjects))
 
     @property
     def parameters(self) -> list[str]:
@@ -45,22 +50,26 @@ class _Names(dict[str, str]):
 
 
 W: tuple[Role, ...] = ("worker",)
+FACT_EVENTS = (*(f"events/{type}" for type in FACTS), "events/batch", "records/slip")
+LIVE_EVENTS = (*(f"events/{type}" for type in LIVE), "events/custom", "records/slip")
 CHANNELS = (
     Channel("commands", "{ns}.in.{workflow}.{run}.{path}", "runs", W, (),
-            ("start", "resume", "cancel", "timer", "restart"), "what is asked of an actor"),
-    Channel("facts", "{ns}.run.{workflow}.{run}.{path}", "runs", W, ("observer",), ("fact", "facts"), "an actor's log"),
-    Channel("live", "{ns}.live.{workflow}.{run}.{path}", "runs", W, ("observer",), ("live",), "progress, kept for an hour"),
-    Channel("timers", "{ns}.timer.{workflow}.{run}.{path}", "runs", W, (), ("timer",), "commands that the server sends when they are due"),
-    Channel("triggers", "{ns}.trigger.{workflow}", "triggers", ("publisher", "worker"), (), ("trigger",), "CloudEvents that start runs"),
-    Channel("crons", "{ns}.cron.{workflow}.{id}", "triggers", W, (), ("tick",), "schedules that send triggers"),
-    Channel("dead-letters", "{ns}.dead.{kind}.{workflow}", "dead", W, (), ("dead-letter",), "what could not be processed, and why"),
-    Channel("blobs", "{ns}.blob.{workflow}.{run}.{name}", "blobs", W, (), ("blob",), "chunks of values above the inline limit"),
-    Channel("records", "$KV.{records}.{workflow}.{run}", "records", W, (), ("record",), "a run's state as of a sequence"),
-    Channel("catalogue", "$KV.{catalogue}.{workflow}", "catalogue", W, (), ("workflow",), "graph and schemas of a workflow"),
-    Channel("rests", "{ns}.rest.{workflow}.{run}.{status}", None, W, ("observer", "worker"), ("rest",), "news that a run rests or ended"),
-    Channel("nudges", "{ns}.nudge.{workflow}.{run}", None, W, W, ("nudge",), "hosts of this run: look at your commands"),
-    Channel("workers", "{ns}.worker.{workflow}", None, W, W, ("ping",), "who hosts the workflow"),
-    Channel("hosts", "{ns}.host.{id}", None, W, W, ("ping",), "whether a host is there"),
-    Channel("steps", "{ns}.step.{workflow}.{step}", None, W, W, ("call", "reply"), "step handlers"),
-    Channel("api", "{ns}.api.{verb}", None, ("operator", "worker"), W, ("request", "response"), "the control API"),
+            ("commands/", "records/slip"), "what is asked of an actor"),
+    Channel("facts", "{ns}.run.{workflow}.{run}.{path}", "runs", W, ("observer",), FACT_EVENTS, "an actor's log"),
+    Channel("live", "{ns}.live.{workflow}.{run}.{path}", "runs", W, ("observer",), LIVE_EVENTS, "progress, kept for an hour"),
+    Channel("timers", "{ns}.timer.{workflow}.{run}.{path}", "runs", W, (), ("commands/timer",), "commands that the server sends when they are due"),
+    Channel("triggers", "{ns}.trigger.{workflow}", "triggers", ("publisher", "worker"), (),
+            ("cloudevent", "records/schedule"), "CloudEvents that start runs"),
+    Channel("crons", "{ns}.cron.{workflow}.{id}", "triggers", W, (), ("records/schedule",), "schedules that send triggers"),
+    Channel("dead-letters", "{ns}.dead.{kind}.{workflow}", "dead", W, (), (), "what could not be processed, and why"),
+    Channel("blobs", "{ns}.blob.{workflow}.{run}.{name}", "blobs", W, (), (), "chunks of values above the inline limit"),
+    Channel("records", "$KV.{records}.{workflow}.{run}", "records", W, (), ("records/record", "records/slip"), "a run's state as of a sequence"),
+    Channel("catalogue", "$KV.{catalogue}.{workflow}", "catalogue", W, (),
+            ("records/workflow", "records/schedule-past"), "graph and schemas of a workflow"),
+    Channel("rests", "{ns}.rest.{workflow}.{run}.{status}", None, W, ("observer", "worker"), ("news/rest",), "news that a run rests or ended"),
+    Channel("nudges", "{ns}.nudge.{workflow}.{run}", None, W, W, (), "hosts of this run: look at your commands"),
+    Channel("workers", "{ns}.worker.{workflow}", None, W, W, (), "who hosts the workflow"),
+    Channel("hosts", "{ns}.host.{id}", None, W, W, (), "whether a host is there"),
+    Channel("steps", "{ns}.step.{workflow}.{step}", None, W, W, ("calls/",), "step handlers"),
+    Channel("api", "{ns}.api.{verb}", None, ("operator", "worker"), W, ("api/",), "the control API"),
 )  # fmt: skip

@@ -56,6 +56,11 @@ class Step:
     def input_schema(self) -> dict[str, Any]:
         return (self.input or self.annotation).schema()
 
+    def schemas(self) -> dict[str, dict[str, Any]]:
+        """The JSON Schemas of what is declared: input, output, resume, suspend, state."""
+        parts = {"output": self.output, "resume": self.resume, "suspend": self.suspend, "state": self.state}
+        return {"input": self.input_schema(), **{name: declared.schema() for name, declared in parts.items() if declared}}
+
     def parse_input(self, value: Any, validate: bool = True) -> tuple[Any, Any]:
         """(what the function gets, what the record keeps) of plain JSON. Raises InvalidInput."""
         if not validate or not (self.input or self.annotation):
