@@ -43,3 +43,7 @@ BINDING_IDLE_SECONDS: Final = 7 * 86400  # a binding's consumer that no worker r
 API_HEARTBEAT_SECONDS: Final = 2.0  # between two signs of life of a stream of events
 API_SILENCE_SECONDS: Final = 7.0  # without one its reader asks again
 API_WAIT_SECONDS: Final = 20.0  # how long one request waits for a run; the client asks again
+CALL_HEARTBEAT_SECONDS: Final = 2.0  # a step handler elsewhere gives a sign of life so often; three missing ones mean death
+HANDLER_DEATHS: Final = 5  # handlers in a row that may die of one call
+HANDLER_PATIENCE_SECONDS: Final = 10.0  # how long a missing handler is awaited in place
+NO_HANDLER_PAUSES: Final = (5.0, 300.0)  # the shortest and longest rest of a run whose step nobody serves

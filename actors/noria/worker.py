@@ -11,6 +11,7 @@ from noria.actor.host import Host
 from noria.contract.values import dumps
 from noria.errors import DefinitionError
 from noria.service.control import serve_control
+from noria.service.steps import StepService
 from noria.triggers.ingress import Ingress
 from noria.triggers.schedules import declare
 from noria.workflow.builder import Workflow
@@ -40,7 +41,9 @@ class Worker:
         if lease <= 0 or concurrency < 1 or grace < 0:
             raise DefinitionError("a worker needs lease > 0, concurrency >= 1 and grace >= 0")
         self.client, self.workflows, self.runs, self.steps = client, with_nested(workflows), runs, steps
-        self.host = Host(client.broker, client, self.workflows, concurrency, lease, grace, client.observer)
+        self.host = Host(client.broker, client, self.workflows, concurrency, lease, grace, client.observer, steps)
+        self._steps = StepService(client, self.workflows, concurrency)
+        self._grace = grace
         self._ingress = Ingress(client, {w.id: w for w in self.workflows})
 
     async def __aenter__(self) -> Worker:
@@ -49,6 +52,8 @@ class Worker:
         for workflow in self.workflows:
             await broker.catalogue.put(workflow.id, dumps(describe(workflow)))
             self.client.registry[workflow.id] = workflow
+        if self.steps:
+            await self._steps.open()
         if self.runs:
             await self.host.open()
             await declare(self.client, self.workflows)
@@ -62,7 +67,10 @@ class Worker:
         if self.runs:
             await self._stop_control(0)
             await self._ingress.close()
-            await asyncio.shield(self.host.close())
+        ends = [self.host.close()] if self.runs else []
+        if self.steps:
+            ends.append(self._steps.close(self._grace))
+        await asyncio.shield(asyncio.gather(*ends))
 
 
 def describe(workflow: Workflow) -> dict[str, Any]:

@@ -54,7 +54,7 @@ async def test_many_are_handled_at_once_and_a_stop_tells_the_rest_to_ask_again(b
 
 
 async def test_a_talk_hears_everything_in_order(broker: Broker) -> None:
-    heard: asyncio.Queue[bytes | None] = asyncio.Queue()
+    heard: asyncio.Queue[Answer | None] = asyncio.Queue()
     talk = broker.calls.open(heard.put_nowait)
     subject = f"{broker.namespace}.api.talk"
 
@@ -68,7 +68,7 @@ async def test_a_talk_hears_everything_in_order(broker: Broker) -> None:
     assert await asyncio.wait_for(heard.get(), 5) is None  # nobody there
     stop = await broker.services.serve("test", "a test", {}, [Endpoint("talk", subject, tells, {})])
     talk.send(subject, talk.address.encode())
-    assert [await asyncio.wait_for(heard.get(), 5) for _ in range(21)] == [b"%d" % n for n in range(20)] + [b"end"]
+    assert [await asyncio.wait_for(heard.get(), 5) for _ in range(21)] == [*(Answer(b"%d" % n) for n in range(20)), Answer(b"end")]
     talk.close()
     broker.calls.tell(talk.address, b"late")
     await asyncio.sleep(0.1)

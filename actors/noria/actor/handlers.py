@@ -8,6 +8,7 @@ import logging
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from noria.actor.elsewhere import call_elsewhere
 from noria.contract.facts import Writes
 from noria.contract.values import as_dict, plain
 from noria.errors import InvalidInput, NoriaError, StepTimeout
@@ -74,9 +75,13 @@ class LiveContext(Context):
             self._context = {k: plain(v) for k, v in self._context_before.items()}
         return self._context
 
+    def values(self) -> dict[str, Any]:
+        """The state as plain JSON."""
+        return {**live(self._activation.tree.state), **self._patch}
+
     @property
     def state(self) -> Any:
-        values = {**live(self._activation.tree.state), **self._patch}
+        values = self.values()
         if self._step is not None and self._step.state_type is not None:
             return self._step.parse_state(values)
         return self._activation.places.workflow_of(self._actor).parse_state(values)
@@ -85,6 +90,14 @@ class LiveContext(Context):
         wanted = step if isinstance(step, str) else step.id
         found = result_of(self._activation, self._actor, wanted)
         return default if found is None else found[0]
+
+    def results(self) -> dict[str, Any] | None:
+        """What `step_result` knows, by step; None when it cannot see it."""
+        scope = self._activation.places.scope(self._activation.tree, self._actor)
+        if scope is None:
+            return None
+        found = {name: result_of(self._activation, self._actor, name) for name in (*scope.steps, *scope.children)}
+        return {name: result[0] for name, result in found.items() if result is not None}
 
     def suspend(self, payload: Any = None, *, label: str | list[str] | None = None, output: Any = None) -> NoReturn:
         if self._step is None:
@@ -134,7 +147,9 @@ async def call(activation: Activation, function: UserFunction, value: Any, conte
 
 
 async def call_step(activation: Activation, step: Step, value: Any, context: LiveContext) -> Any:
-    """A step's function: async in the loop, sync in a thread. Raises StepTimeout past its timeout."""
+    """A step's function: async in the loop, sync in a thread; or its handler elsewhere. Raises StepTimeout past its timeout."""
+    if step.remote or not activation.host.steps:
+        return await call_elsewhere(activation, step, context)
     if step.timeout is None:
         return await _call_step(activation, step, value, context)
     deadline = asyncio.timeout(step.timeout)

@@ -26,11 +26,12 @@ class Host:
 
     def __init__(
         self, broker: Broker, client: Any, workflows: Iterable[Workflow], concurrency: int, lease: float, grace: float,
-        observer: Observer | None = None,
+        observer: Observer | None = None, steps: bool = True,
     ) -> None:  # fmt: skip
         self.broker, self.client, self.concurrency, self.lease, self.grace = broker, client, concurrency, lease, grace
         self.workflows = {w.id: w for w in workflows}
         self.nonces, self.observer = Nonces(), observer
+        self.steps = steps  # whether step handlers run here, or are called elsewhere
         self.threads = ThreadPoolExecutor(THREADS, "noria-step")
         self.has_peers = False
         self.trial = Trial()

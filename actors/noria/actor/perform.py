@@ -7,16 +7,18 @@ import logging
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from noria.actor.elsewhere import NoHandler
 from noria.actor.handlers import LiveContext, call, call_step
 from noria.actor.journal import Fenced
 from noria.chance import fraction
 from noria.clock import now
 from noria.contract import commands
+from noria.contract.calls import HandlerFailed
 from noria.contract.facts import Answered, Fact, Finished, Rested, StepEnded, StepSuspended, StepWaiting
 from noria.contract.typed import is_time
 from noria.contract.values import error_info, plain
 from noria.errors import BrokerUnavailable, InvalidInput, LimitExceeded, NonRetryable, NoriaError, Tripwire
-from noria.limits import LINGER_SECONDS
+from noria.limits import LINGER_SECONDS, NO_HANDLER_PAUSES
 from noria.machine.state import Actor, place
 from noria.machine.tasks import Ask, Hold, RunMapping, RunSleep, RunStep
 from noria.ports import Refused
@@ -42,7 +44,9 @@ async def run_step(activation: Activation, actor: Actor, task: RunStep) -> None:
     while True:
         work = _try(activation, actor, task, fact)
         outcome = await (work if activation.stretch is None else activation.stretch.step(step.id, actor.path, fact.made, work))
-        if isinstance(outcome, Exception):
+        if isinstance(outcome, NoHandler):
+            outcome = await _wait_for_handler(activation, actor, fact, outcome)
+        elif isinstance(outcome, Exception):
             pause = None if _final(outcome, retry, fact.made) else retry.pause(fact.made, fraction())
             if pause is None:
                 log.error("step %r of run %s failed: %s: %s", step.id, activation.key.run, type(outcome).__name__, outcome)
@@ -137,13 +141,25 @@ async def _try(activation: Activation, actor: Actor, task: RunStep, fact: _Attem
 
 def _final(error: Exception, retry: Retry, made: int) -> bool:
     hopeless = (NonRetryable, InvalidInput, Tripwire, *retry.non_retryable)
-    return isinstance(error, hopeless) or made > retry.attempts
+    return isinstance(error, hopeless) or made > retry.attempts or (isinstance(error, HandlerFailed) and not error.retryable)
 
 
 async def _wait(activation: Activation, actor: Actor, fact: _Attempts, pause: float) -> StepWaiting:
     until = now() + pause
     await set_timer(activation, actor, fact.task.step.id, until)
     return fact.waiting(until)
+
+
+async def _wait_for_handler(activation: Activation, actor: Actor, fact: _Attempts, why: NoHandler) -> StepWaiting:
+    """Nobody serves the step: that is no try. The run waits behind a timer, longer and longer, and holds nothing."""
+    fact.made -= 1
+    before = actor.steps.get(fact.task.step.id)
+    if before is not None and before.status == "waiting" and before.started_at is not None:
+        fact.started_at = before.started_at
+    waited = (now() - fact.started_at) / 4
+    pause = min(max(waited, NO_HANDLER_PAUSES[0]), NO_HANDLER_PAUSES[1])
+    log.warning("run %s waits %.0f s: %s", activation.key.run, pause, why)
+    return await _wait(activation, actor, fact, pause)
 
 
 async def set_timer(activation: Activation, actor: Actor, step: str, until: float) -> None:

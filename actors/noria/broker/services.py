@@ -29,12 +29,11 @@ class NatsCalls:
 
     async def ask(self, subject: str, body: bytes, timeout: float) -> Answer:
         msg = await self.connection.request(subject, body, timeout=timeout)
-        headers = msg.headers or {}
-        if headers.get("Status") == "503":
+        if msg.headers.get("Status") == "503":
             raise Nobody(subject)
-        return Answer(msg.data, headers.get(ERROR_HEADER), headers.get(ERROR_CODE_HEADER))
+        return _answer(msg)
 
-    def open(self, on_message: Callable[[bytes | None], None]) -> NatsTalk:
+    def open(self, on_message: Callable[[Answer | None], None]) -> NatsTalk:
         return NatsTalk(self.connection, on_message)
 
     def tell(self, subject: str, body: bytes) -> None:
@@ -44,12 +43,16 @@ class NatsCalls:
         return await self.connection.subscribe(subject, lambda msg: callback(msg.subject, msg.data))
 
 
+def _answer(msg: Incoming) -> Answer:
+    return Answer(msg.data, msg.headers.get(ERROR_HEADER), msg.headers.get(ERROR_CODE_HEADER))
+
+
 class NatsTalk:
     """ports.Talk in the connection's inbox."""
 
-    def __init__(self, connection: Connection, on_message: Callable[[bytes | None], None]) -> None:
+    def __init__(self, connection: Connection, on_message: Callable[[Answer | None], None]) -> None:
         def arrived(msg: Incoming) -> None:
-            on_message(None if msg.headers.get("Status") == "503" else msg.data)
+            on_message(None if msg.headers.get("Status") == "503" else _answer(msg))
 
         self._connection = connection
         self.address, self.close = connection.open_inbox("", arrived, lambda _: on_message(None))

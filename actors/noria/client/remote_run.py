@@ -54,7 +54,7 @@ class Api:
             raise control.error_of(answer.body, answer.error, answer.code)
         return loads(answer.body)
 
-    def inbox(self, on_message: Callable[[bytes | None], None]) -> Talk:
+    def inbox(self, on_message: Callable[[Answer | None], None]) -> Talk:
         """An address to send events to."""
         return self._broker.calls.open(on_message)
 
@@ -187,7 +187,7 @@ class RemoteStream(RunStream):
 
     async def _page(self, after: int) -> AsyncGenerator[RunEvent | None, None]:
         """Events until one request ends; None last when there are no more."""
-        queue: asyncio.Queue[bytes | None] = asyncio.Queue()
+        queue: asyncio.Queue[Answer | None] = asyncio.Queue()
         inbox = self._api.inbox(queue.put_nowait)
         asking = asyncio.ensure_future(
             self._api.ask(
@@ -197,9 +197,9 @@ class RemoteStream(RunStream):
         )  # fmt: skip
         asking.add_done_callback(lambda _: queue.put_nowait(None))
         try:
-            while (body := await asyncio.wait_for(queue.get(), API_SILENCE_SECONDS)) is not None:
-                if body:
-                    yield read(RunEvent, loads(body))
+            while (message := await asyncio.wait_for(queue.get(), API_SILENCE_SECONDS)) is not None:
+                if message.body:
+                    yield read(RunEvent, loads(message.body))
             if (await asking)["over"]:
                 yield None
         except TimeoutError:

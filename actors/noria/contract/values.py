@@ -75,8 +75,18 @@ def plain(value: Any) -> Any:
     return loads(dumps(value))
 
 
+class ToldError(Exception):
+    """An exception of another process: `info` is what `error_info` made of it there."""
+
+    def __init__(self, info: dict[str, Any]) -> None:
+        super().__init__(info.get("message", ""))
+        self.info = info
+
+
 def error_info(error: BaseException, depth: int = 0) -> dict[str, Any]:
     """An exception as data: bare class name, text, public attributes, cause."""
+    if isinstance(error, ToldError):
+        return error.info
     attributes = {name: _kept(value) for name, value in vars(error).items() if not name.startswith("_")}
     if isinstance(error.__cause__, ValidationError):
         attributes["issues"] = plain([{k: v for k, v in e.items() if k != "ctx"} for e in error.__cause__.errors()])

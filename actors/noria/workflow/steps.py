@@ -141,6 +141,6 @@ def remote_step(id: str, *, input: Any = None, output: Any = None, subject: str 
     """A step whose handler lives elsewhere, reached by NATS request/reply only."""
 
     def elsewhere(value: Any) -> Any:
-        raise NoriaError(f"step {id!r} has no handler in this process, and calling one elsewhere is not built yet")
+        raise NoriaError(f"step {id!r} has no function in this process: its handler is reached through a worker")
 
     return Step(elsewhere, id=id, input=input, output=output, remote=True, subject=subject, **options)

@@ -35,7 +35,7 @@ class MemoryCalls:
             raise Nobody(subject)
         return answer
 
-    def open(self, on_message: Callable[[bytes | None], None]) -> MemoryTalk:
+    def open(self, on_message: Callable[[Answer | None], None]) -> MemoryTalk:
         return MemoryTalk(self.server, self.wire, on_message)
 
     def tell(self, subject: str, body: bytes) -> None:
@@ -48,14 +48,14 @@ class MemoryCalls:
 class MemoryTalk:
     """ports.Talk."""
 
-    def __init__(self, server: Server, wire: Wire, on_message: Callable[[bytes | None], None]) -> None:
+    def __init__(self, server: Server, wire: Wire, on_message: Callable[[Answer | None], None]) -> None:
         server.inboxes += 1
         self.address, self._server, self._wire, self._on_message = f"_INBOX.{server.inboxes}", server, wire, on_message
-        self._stop = _subscribe(server, wire, self.address, lambda _, body: on_message(body))
+        self._stop = _subscribe(server, wire, self.address, lambda _, body: on_message(Answer(body)))
 
     def send(self, subject: str, body: bytes) -> None:
         def answered(answer: Answer | None) -> None:
-            self._wire.receive("answer", self._on_message, None if answer is None else answer.body)
+            self._wire.receive("answer", self._on_message, answer)
 
         self._wire.send("call", lambda: self._server.call(subject, body, answered))
 

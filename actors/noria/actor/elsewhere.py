@@ -1,0 +1,147 @@
+"""Calling the handler of a step that lives in another process, in whatever language, by request and reply."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from noria.clock import monotonic
+from noria.contract import calls
+from noria.contract.subjects import Subjects
+from noria.contract.values import dumps, plain
+from noria.errors import NoriaError, StepTimeout, Tripwire
+from noria.ids import run_id as unique
+from noria.limits import CALL_HEARTBEAT_SECONDS, HANDLER_DEATHS, HANDLER_PATIENCE_SECONDS, MAX_INLINE_BYTES
+from noria.ports import Answer
+from noria.workflow.context import AbortSignal, BailSignal, SuspendSignal
+from noria.workflow.steps import Step
+
+if TYPE_CHECKING:
+    from noria.actor.activation import Activation
+    from noria.actor.handlers import LiveContext
+
+log = logging.getLogger("noria.step")
+SILENCE = 3  # heartbeats that may be missing before a handler counts as dead
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 1.0
+
+
+class NoHandler(NoriaError):
+    """Nobody serves a step just now."""
+
+
+class _Gone(Exception):
+    """The handler died or stops: another one is to be called."""
+
+
+async def call_elsewhere(activation: Activation, step: Step, context: LiveContext) -> Any:
+    """The output of a step handler elsewhere; what it signals is raised as if it had run here. Waits a while for somebody
+    to serve it, then raises NoHandler; calls again when a handler dies."""
+    subject = step.subject or Subjects(activation.broker.namespace).step(context.workflow_id, step.id)
+    deaths, begun, pause = 0, monotonic(), FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            reply = await _within(step, _call(activation, step, context, subject))
+        except _Gone as gone:
+            deaths, context.recovered, begun = deaths + 1, True, monotonic()
+            log.warning("step %r of run %s is called again: %s", step.id, context.run_id, gone)
+            if deaths > HANDLER_DEATHS:
+                raise NoriaError(f"step {step.id!r}: {deaths} handlers in a row died of it or left it") from gone
+        except NoHandler:
+            if monotonic() - begun + pause > HANDLER_PATIENCE_SECONDS:
+                raise
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+        else:
+            return _outcome(reply, context)
+
+
+async def _within(step: Step, work: Any) -> Any:
+    deadline = asyncio.timeout(step.timeout)
+    try:
+        async with deadline:
+            return await work
+    except TimeoutError as error:
+        raise StepTimeout(f"step {step.id!r} took longer than {step.timeout} s") from error
+
+
+async def _call(activation: Activation, step: Step, context: LiveContext, subject: str) -> Any:
+    """One call: hand on its progress, until there is a reply."""
+    heard: asyncio.Queue[Answer | None] = asyncio.Queue()
+    port, talk = activation.broker.calls, activation.broker.calls.open(heard.put_nowait)
+    request = _request(activation, step, context, talk.address)
+    wanted = True
+    try:
+        talk.send(subject, calls.encode(request))
+        while True:
+            try:
+                answer = await asyncio.wait_for(heard.get(), CALL_HEARTBEAT_SECONDS * SILENCE)
+            except TimeoutError:
+                raise _Gone(f"no sign of life from its handler on {subject}") from None
+            if answer is None:
+                raise NoHandler(f"step {step.id!r}: nobody serves {subject}")
+            if answer.error is not None:
+                wanted = False
+                return _refused(answer)
+            match message := calls.decode(answer.body):
+                case calls.Heartbeat():
+                    continue
+                case calls.Output():
+                    await context.write(message.data)
+                case calls.Emitted():
+                    await context.emit(message.name, message.data)
+                case calls.HandedBack():
+                    raise _Gone("its handler stops")
+                case _:
+                    wanted = False
+                    return message
+    finally:
+        talk.close()
+        if wanted and request.cancel is not None:
+            port.tell(request.cancel, b"")
+
+
+def _refused(answer: Answer) -> Any:
+    """A handler's service error in place of a reply."""
+    if answer.code == "503":
+        raise _Gone(answer.error or "it stops")
+    failure = calls.Failure(type="ServiceError", message=answer.error or "", attributes={"code": answer.code})
+    return calls.Failed(error=failure, retryable=answer.code not in ("400", "413"))
+
+
+def _request(activation: Activation, step: Step, context: LiveContext, progress: str) -> calls.StepCall:
+    call, results = unique(), context.results() if "c" in step.fn.order or step.remote else {}
+    if results and len(dumps(results)) > MAX_INLINE_BYTES:
+        results = None
+    return calls.StepCall(
+        call=call, workflow=context.workflow_id, step=step.id, run_id=context.run_id, path=list(context.path), resource_id=context.resource_id,
+        input=plain(context.input), init_data=plain(context.init_data), attempt=context.attempt, recovered=context.recovered,
+        iteration=context.iteration, index=context.index, state=context.values(), request_context=dict(context.request_context), results=results,
+        resume_data=plain(context.resume_data), suspend_data=plain(context.suspend_data), idempotency_key=context.idempotency_key,
+        timeout=step.timeout, progress=progress,
+        cancel=Subjects(activation.broker.namespace).cancel(context.workflow_id, step.id, call),
+    )  # fmt: skip
+
+
+def _outcome(reply: Any, context: LiveContext) -> Any:
+    if isinstance(reply, (calls.Success, calls.Suspended, calls.Bailed)):
+        if reply.state:
+            context.set_state(reply.state)
+        context.request_context.update(reply.request_context)
+        for key in reply.request_context_removed:
+            context.request_context.pop(key, None)
+    match reply:
+        case calls.Success():
+            return reply.output
+        case calls.Suspended():
+            raise SuspendSignal(reply.payload, reply.labels, reply.output)
+        case calls.Bailed():
+            raise BailSignal(reply.result)
+        case calls.Tripped():
+            raise Tripwire(reply.reason, reply.retry, reply.metadata)
+        case calls.Aborted():
+            raise AbortSignal
+        case calls.Failed():
+            raise calls.HandlerFailed(reply.error, reply.retryable)
+        case _:
+            raise NoriaError(f"a reply of an unknown kind: {reply!r}")

@@ -1,0 +1,181 @@
+"""The wire of a step handler, in any language: one request, messages of progress, one reply. JSON throughout.
+
+A handler serves `<ns>.step.<workflow>.<step>` in a queue group. It answers a `StepCall` with one `Reply`. While it works
+it sends a `Heartbeat` to the call's `progress` subject at least every `heartbeat` seconds (one that is done sooner need
+not), and there what the run's watchers shall see. A message on the call's `cancel` subject means that the reply is not
+wanted any more. The call may come again, with the same `idempotency_key`, if caller or handler died.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+
+from noria.contract.values import ToldError
+from noria.errors import InvalidInput
+from noria.limits import CALL_HEARTBEAT_SECONDS
+
+
+class StepCall(BaseModel):
+    """What a step is called with. Only `input` is needed to try one by hand."""
+
+    v: int = 1
+    call: str = ""
+    workflow: str = ""
+    step: str = ""
+    run_id: str = ""
+    path: list[str] = []
+    resource_id: str | None = None
+    input: Any = None
+    init_data: Any = None
+    attempt: int = 0
+    recovered: bool = False
+    iteration: int = 0
+    index: int | None = None
+    state: dict[str, Any] = {}
+    request_context: dict[str, Any] = {}
+    results: dict[str, Any] | None = Field({}, description="outputs of the steps before; null: too large to be sent along")
+    resume_data: Any = None
+    suspend_data: Any = None
+    idempotency_key: str = ""
+    timeout: float | None = Field(None, description="seconds after which the caller gives up")
+    heartbeat: float = CALL_HEARTBEAT_SECONDS
+    progress: str | None = None
+    cancel: str | None = None
+    traceparent: str | None = None
+
+
+class Heartbeat(BaseModel):
+    """A sign of life."""
+
+    type: Literal["heartbeat"] = "heartbeat"
+
+
+class Output(BaseModel):
+    """What `ctx.write` emits."""
+
+    type: Literal["output"] = "output"
+    data: Any = None
+
+
+class Emitted(BaseModel):
+    """What `ctx.emit` emits, under a type of one's own."""
+
+    type: Literal["event"] = "event"
+    name: str
+    data: Any = None
+
+
+class _Reply(BaseModel):
+    """Changes to the run's state and request context: top-level keys. Of a failed call they are dropped."""
+
+    state: dict[str, Any] = {}
+    request_context: dict[str, Any] = {}
+    request_context_removed: list[str] = []
+
+
+class Success(_Reply):
+    """The step's output."""
+
+    status: Literal["success"] = "success"
+    output: Any = None
+
+
+class Suspended(_Reply):
+    """The step waits for a resume; it is then called again with `resume_data`."""
+
+    status: Literal["suspended"] = "suspended"
+    payload: Any = None
+    labels: list[str] = []
+    output: Any = None
+
+
+class Bailed(_Reply):
+    """The innermost workflow ends successfully with `result`."""
+
+    status: Literal["bailed"] = "bailed"
+    result: Any = None
+
+
+class Failure(BaseModel):
+    """An exception: bare class name, text, attributes, what caused it."""
+
+    type: str = "Error"
+    message: str = ""
+    attributes: dict[str, Any] = {}
+    cause: Failure | None = None
+
+
+class Failed(BaseModel):
+    """The try failed; not `retryable`: no further one may help."""
+
+    status: Literal["failed"] = "failed"
+    error: Failure = Failure()
+    retryable: bool = True
+
+
+class Tripped(BaseModel):
+    """The run ends by a tripwire."""
+
+    status: Literal["tripwire"] = "tripwire"
+    reason: str
+    retry: bool = False
+    metadata: Any = None
+
+
+class Aborted(BaseModel):
+    """The whole run is canceled."""
+
+    status: Literal["aborted"] = "aborted"
+
+
+class HandedBack(BaseModel):
+    """The handler stops: call another one."""
+
+    status: Literal["handed-back"] = "handed-back"
+
+
+Progress: TypeAlias = Annotated[Heartbeat | Output | Emitted, Field(discriminator="type")]
+Reply: TypeAlias = Annotated[Success | Suspended | Bailed | Failed | Tripped | Aborted | HandedBack, Field(discriminator="status")]
+_MESSAGES: TypeAdapter[Any] = TypeAdapter(Reply)
+_PROGRESS: TypeAdapter[Any] = TypeAdapter(Progress)
+
+
+def decode_call(body: bytes) -> StepCall:
+    """Raises InvalidInput that names the field."""
+    try:
+        return StepCall.model_validate_json(body or b"{}")
+    except ValidationError as error:
+        raise InvalidInput(f"not a step call: {_words(error)}") from error
+
+
+def decode(body: bytes) -> Heartbeat | Output | Emitted | Success | Suspended | Bailed | Failed | Tripped | Aborted | HandedBack:
+    """What a handler sent. Raises InvalidInput that names the field."""
+    try:
+        return (_PROGRESS if b'"status"' not in body else _MESSAGES).validate_json(body)
+    except ValidationError as error:
+        if b'"status"' in body:
+            try:  # data of the user's may hold the word
+                return _PROGRESS.validate_json(body)
+            except ValidationError:
+                pass
+        raise InvalidInput(f"not a reply of a step handler: {_words(error)}") from error
+
+
+def encode(message: BaseModel) -> bytes:
+    """As JSON."""
+    return message.model_dump_json().encode()
+
+
+def _words(error: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors())
+
+
+class HandlerFailed(ToldError):
+    """What a handler elsewhere reported."""
+
+    def __init__(self, failure: Failure, retryable: bool = True) -> None:
+        info = failure.model_dump()
+        super().__init__(info if retryable else {**info, "non_retryable": True})
+        self.retryable = retryable

@@ -1,0 +1,86 @@
+"""What a step sees when it is called from elsewhere: the call's own copy of what there is to know."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import MutableMapping
+from typing import TYPE_CHECKING, Any
+
+from noria.contract import calls
+from noria.contract.calls import StepCall
+from noria.contract.values import plain
+from noria.errors import InvalidInput, NoriaError
+from noria.workflow.builder import Workflow
+from noria.workflow.context import Context
+from noria.workflow.steps import Step
+
+if TYPE_CHECKING:
+    from noria.client.noria import Noria
+
+log = logging.getLogger("noria.step")
+
+
+class CallContext(Context):
+    """The context of one call; its changes go back with the reply."""
+
+    def __init__(self, noria: Noria, workflow: Workflow, step: Step, call: StepCall) -> None:
+        super().__init__()
+        self._call, self._workflow, self._step = call, workflow, step
+        self.run_id, self.workflow_id, self.step_id, self.path = call.run_id, call.workflow or workflow.id, step.id, tuple(call.path)
+        self.resource_id, self.attempt, self.recovered = call.resource_id, call.attempt, call.recovered
+        self.iteration, self.index, self.input, self.resume_data = call.iteration, call.index, call.input, None
+        self.suspend_data = step.known_suspend(call.suspend_data) if call.suspend_data is not None else None
+        self.client, self.cancelled = noria, asyncio.Event()
+        self._context: dict[str, Any] = {k: plain(v) for k, v in call.request_context.items()}
+
+    @property
+    def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        return logging.LoggerAdapter(log, {"run_id": self.run_id, "workflow": self.workflow_id, "step": self.step_id})
+
+    @property
+    def span(self) -> Any:
+        from opentelemetry import trace
+
+        return trace.get_current_span()
+
+    @property
+    def init_data(self) -> Any:
+        return self._call.init_data
+
+    @property
+    def idempotency_key(self) -> str:
+        return self._call.idempotency_key
+
+    @property
+    def request_context(self) -> MutableMapping[str, Any]:
+        return self._context
+
+    @property
+    def state(self) -> Any:
+        values = {**self._call.state, **self._patch}
+        return self._step.parse_state(values) if self._step.state_type is not None else self._workflow.parse_state(values)
+
+    def step_result(self, step: Any, default: Any = None) -> Any:
+        if self._call.results is None:
+            raise NoriaError("step_result(): the results before were not sent along: too large, or not known to the caller")
+        return self._call.results.get(step if isinstance(step, str) else step.id, default)
+
+    async def write(self, data: Any) -> None:
+        self._tell(calls.Output(data=plain(data)))
+
+    async def emit(self, type: str, data: Any = None) -> None:
+        if type.startswith("workflow-"):
+            raise InvalidInput(f"ctx.emit({type!r}): names that begin with 'workflow-' are the engine's own; choose another")
+        self._tell(calls.Emitted(name=type, data=plain(data)))
+
+    def _tell(self, message: calls.Output | calls.Emitted) -> None:
+        if self._call.progress is not None:
+            self.client.broker.calls.tell(self._call.progress, calls.encode(message))
+
+    def changes(self) -> dict[str, Any]:
+        """What the call did to state and request context."""
+        before = self._call.request_context
+        now = {k: plain(v) for k, v in self._context.items()}
+        changed = {k: v for k, v in now.items() if k not in before or before[k] != v}
+        return {"state": self._patch, "request_context": changed, "request_context_removed": [k for k in before if k not in now]}

@@ -1,0 +1,153 @@
+"""Step handlers as endpoints of a micro service: called by workers that lack them, and by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel
+
+from noria.contract import calls, control
+from noria.contract.calls import StepCall
+from noria.contract.subjects import Subjects
+from noria.contract.values import error_info, plain
+from noria.errors import InvalidInput, NonRetryable, StepTimeout, Tripwire
+from noria.limits import THREADS
+from noria.ports import Answer, Endpoint
+from noria.service.context import CallContext
+from noria.workflow.builder import Workflow
+from noria.workflow.context import AbortSignal, BailSignal, SuspendSignal
+from noria.workflow.steps import Step
+
+if TYPE_CHECKING:
+    from noria.client.noria import Noria
+
+log = logging.getLogger("noria.step")
+NAME = "noria-steps"
+
+
+def handlers(workflows: Iterable[Workflow]) -> dict[tuple[str, str], tuple[Workflow, Step]]:
+    """Every step that has a function here, by (innermost workflow, step)."""
+    found: dict[tuple[str, str], tuple[Workflow, Step]] = {}
+    waiting = list(workflows)
+    while waiting:
+        workflow = waiting.pop(0)
+        for name, unit in workflow.units.items():
+            if isinstance(unit, Workflow):
+                waiting.append(unit)
+            elif not unit.remote:
+                found.setdefault((workflow.id, name), (workflow, unit))
+    return found
+
+
+class StepService:
+    """Serves the steps of these workflows until it is closed, at most `concurrency` calls at once."""
+
+    def __init__(self, noria: Noria, workflows: Iterable[Workflow], concurrency: int) -> None:
+        self._noria, self._handlers, self._subjects = noria, handlers(workflows), Subjects(noria.namespace)
+        self._places, self._threads = asyncio.Semaphore(concurrency), ThreadPoolExecutor(THREADS, "noria-call")
+        self._running: dict[str, tuple[asyncio.Task[BaseModel], CallContext]] = {}  # by the call's cancel subject
+        self._stops: list[Callable[[float], Awaitable[None]]] = []
+
+    async def open(self) -> None:
+        if not self._handlers:
+            return
+        endpoints = [self._endpoint(workflow, step) for workflow, step in self._handlers.values()]
+        heard = await self._noria.broker.calls.listen(self._subjects.cancel("*", "*"), self._cancelled)
+        self._stops.append(lambda _: heard())
+        stop = await self._noria.broker.services.serve(NAME, "step handlers", {"namespace": self._noria.namespace}, endpoints)
+        self._stops.append(stop)
+
+    async def close(self, grace: float) -> None:
+        """What runs gets `grace` seconds; its callers then call somebody else."""
+        for stop in reversed(self._stops):
+            await stop(grace)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _endpoint(self, workflow: Workflow, step: Step) -> Endpoint:
+        async def handler(body: bytes) -> Answer:
+            try:
+                call = calls.decode_call(body)
+            except InvalidInput as error:
+                return Answer(control.error_body(error), str(error), "400")
+            return Answer(calls.encode(await self._attend(workflow, step, call)))
+
+        about = {
+            "workflow": workflow.id, "step": step.id, "description": step.description or "", "input": json.dumps(step.input_schema()),
+            "output": json.dumps(step.output.schema()),
+        }  # fmt: skip
+        return Endpoint(f"{workflow.id}-{step.id}", self._subjects.step(workflow.id, step.id), handler, about)
+
+    async def _attend(self, workflow: Workflow, step: Step, call: StepCall) -> BaseModel:
+        """The reply to one call, with signs of life until then."""
+        context = CallContext(self._noria, workflow, step, call)
+        work = asyncio.create_task(self._reply(workflow, step, call, context))
+        beats = asyncio.create_task(self._beat(call)) if call.progress is not None else None
+        if call.cancel is not None:
+            self._running[call.cancel] = (work, context)
+        try:
+            return await work
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if current is not None and current.cancelling():  # this worker stops
+                work.cancel()
+                raise
+            return calls.Aborted()  # nobody waits for it any more
+        finally:
+            if beats is not None:
+                beats.cancel()
+            if call.cancel is not None:
+                self._running.pop(call.cancel, None)
+
+    async def _beat(self, call: StepCall) -> None:
+        assert call.progress is not None
+        while True:
+            await asyncio.sleep(call.heartbeat)
+            self._noria.broker.calls.tell(call.progress, calls.encode(calls.Heartbeat()))
+
+    def _cancelled(self, subject: str, _: bytes) -> None:
+        found = self._running.get(subject)
+        if found is not None:
+            work, context = found
+            context.cancelled.set()
+            work.cancel()
+
+    async def _reply(self, workflow: Workflow, step: Step, call: StepCall, context: CallContext) -> BaseModel:
+        try:
+            context.input, _ = step.parse_input(call.input, workflow.validate)
+            if call.resume_data is not None:
+                context.resume_data, _ = step.parse_resume(call.resume_data)
+            async with self._places:
+                output = plain(await self._run(step, call, context))
+            return calls.Success(output=output, **context.changes())
+        except SuspendSignal as signal:
+            return calls.Suspended(payload=signal.payload, labels=signal.labels, output=signal.output, **context.changes())
+        except BailSignal as signal:
+            return calls.Bailed(result=signal.result, **context.changes())
+        except AbortSignal:
+            return calls.Aborted()
+        except Tripwire as error:
+            return calls.Tripped(reason=error.reason, retry=error.retry, metadata=plain(error.metadata))
+        except Exception as error:
+            retry = step.retry or workflow.retry
+            final = isinstance(error, (NonRetryable, InvalidInput, *retry.non_retryable))
+            log.debug("step %r of run %s failed here", step.id, call.run_id, exc_info=True)
+            return calls.Failed(error=calls.Failure.model_validate(error_info(error)), retryable=not final)
+
+    async def _run(self, step: Step, call: StepCall, context: CallContext) -> object:
+        deadline = asyncio.timeout(call.timeout)
+        try:
+            async with deadline:
+                if step.fn.is_async:
+                    return await step.fn.call(context.input, context)
+                result = await asyncio.get_running_loop().run_in_executor(self._threads, step.fn.call, context.input, context)
+                return await result if inspect.isawaitable(result) else result
+        except TimeoutError as error:
+            if not deadline.expired():
+                raise
+            raise StepTimeout(f"step {step.id!r} took longer than {call.timeout} s") from error
