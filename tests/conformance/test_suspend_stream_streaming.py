@@ -153,7 +153,7 @@ async def test_a_wrong_step_rejects_the_result_and_ends_the_stream(noria: Noria,
         assert types(await drained(run.stream({"input": "test"})))[-1] == "finish"
         wrong = run.resume_stream(DATA, step="getUserInput")
         assert await drained(wrong) == []
-        with pytest.raises(StepNotSuspended, match="'getUserInput' is not suspended; suspended are 'promptAgent'"):
+        with pytest.raises(StepNotSuspended, match=r"'getUserInput' was not suspended\. Available suspended steps: 'promptAgent'"):
             await wrong.result()
         right = run.resume_stream(DATA, step="promptAgent")
         assert types(await drained(right))[-1] == "finish"
