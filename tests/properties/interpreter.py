@@ -29,7 +29,21 @@ def apply(id: str, op: str, k: int, x: int, state: dict[str, int]) -> int:
         raise Failed(f"{id} does not like {x}")
     if op == "bail" and x % k == 0:
         raise Bailed(x * 100)
+    if op == "ask":
+        labels = questions(id, k, x)
+        state.update({label: n for n, label in enumerate(labels)})
+        return x + k + sum(answer(label) for label in labels)
     return x + k if op == "add" else x
+
+
+def questions(id: str, k: int, x: int) -> list[str]:
+    """What a step asks before it goes on: once or twice."""
+    return [f"{id}?{x}.{n}" for n in range(1 + k % 2)]
+
+
+def answer(question: str) -> int:
+    """What whoever is asked says."""
+    return sum(question.encode()) % 3 + 1
 
 
 class Interpreter:

@@ -5,119 +5,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import uuid
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
-from noria import Context, Noria, Workflow, step
+from noria import Noria
 from tests.conftest import drop
-from tests.properties.interpreter import Bailed, Graph, Interpreter, apply
-
-small = st.integers(1, 4)
-ops = st.sampled_from(["add", "add", "add", "keep", "fail", "bail"])
-step_spec = st.tuples(st.just("step"), st.just(""), ops, small)
-counting = st.tuples(st.just("step"), st.just(""), st.just("add"), small)
-
-
-def entries(unit: st.SearchStrategy[Any], looped: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    return st.one_of(
-        st.tuples(st.just("then"), unit),
-        st.tuples(st.just("then"), unit),
-        st.tuples(st.just("map"), small),
-        st.tuples(st.just("sleep")),
-        st.tuples(st.just("parallel"), st.lists(unit, min_size=1, max_size=3)),
-        st.tuples(st.just("branch"), st.lists(st.tuples(small, unit), min_size=1, max_size=3)),
-        st.tuples(st.just("foreach"), unit, st.integers(0, 4), small),
-        st.tuples(st.just("loop"), looped, st.integers(1, 6), st.booleans()),
-    )
-
-
-def flow_of(unit: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    return st.tuples(st.just("flow"), st.just(""), st.lists(entries(unit, counting), min_size=1, max_size=3))
-
-
-inner = flow_of(step_spec)
-middle = flow_of(st.one_of(step_spec, inner))
-graphs = st.lists(entries(st.one_of(step_spec, step_spec, middle), counting), min_size=1, max_size=5)
-
-
-def named(spec: Any, ids: Any) -> Any:
-    """The same spec with an id of its own for every unit."""
-    if isinstance(spec, tuple) and len(spec) >= 3 and spec[0] in ("step", "flow") and spec[1] == "":
-        return (spec[0], f"{spec[0]}{next(ids)}", *(named(part, ids) for part in spec[2:]))
-    if isinstance(spec, (list, tuple)):
-        return type(spec)(named(part, ids) for part in spec)
-    return spec
-
-
-def make_step(id: str, op: str, k: int) -> Any:
-    async def work(x: int, ctx: Context) -> int:
-        writes: dict[str, int] = {}
-        try:
-            return apply(id, op, k, x, writes)
-        except Bailed as bail:
-            ctx.bail(bail.value)
-        finally:
-            ctx.set_state(writes)
-
-    return step(work, id=id)
-
-
-def make_unit(spec: Any) -> Any:
-    return make_step(*spec[1:]) if spec[0] == "step" else make_flow(spec[1], spec[2])
-
-
-def make_flow(id: str, graph: Graph) -> Workflow:
-    flow = Workflow(id)
-    for entry in graph:
-        match entry:
-            case ("then", unit):
-                flow = flow.then(make_unit(unit))
-            case ("map", k):
-                flow = flow.map(times(k))
-            case ("sleep",):
-                flow = flow.sleep(0)
-            case ("parallel", units):
-                flow = flow.parallel(*[make_unit(u) for u in units]).map(total)
-            case ("branch", arms):
-                flow = flow.branch(*[(divides(k), make_unit(u)) for k, u in arms]).map(total)
-            case ("foreach", unit, n, concurrency):
-                flow = flow.map(spread_out(n)).foreach(make_unit(unit), concurrency=concurrency).map(sum)
-            case ("loop", unit, rounds, until):
-                flow = flow.map(remember(unit[1], rounds))
-                loop = flow.do_until if until else flow.do_while
-                flow = loop(make_unit(unit), reached(unit[1], until))
-    return flow
-
-
-def times(k: int) -> Any:
-    return lambda x: x * k
-
-
-def total(outputs: dict[str, int]) -> int:
-    return sum(outputs.values())
-
-
-def divides(k: int) -> Any:
-    return lambda x: x % k == 0
-
-
-def spread_out(n: int) -> Any:
-    return lambda x: list(range(x, x + n))
-
-
-def remember(id: str, rounds: int) -> Any:
-    def goal(x: int, ctx: Context) -> int:
-        ctx.request_context[f"{ctx.path}{id}"] = x + rounds
-        return x
-
-    return goal
-
-
-def reached(id: str, until: bool) -> Any:
-    return lambda x, ctx: (x >= ctx.request_context[f"{ctx.path}{id}"]) == until
+from tests.properties.graphs import graphs, make_flow, named
+from tests.properties.interpreter import Graph, Interpreter
 
 
 @pytest.mark.timeout(300)
