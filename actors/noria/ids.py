@@ -27,8 +27,13 @@ class Nonces:
     """Unique names of activations and messages of one process: a random prefix and a counter."""
 
     def __init__(self) -> None:
-        self._prefix = token(6).hex()
+        self.prefix = token(6).hex()
         self._count = itertools.count(1)
 
     def next(self) -> str:
-        return f"{self._prefix}-{next(self._count)}"
+        return f"{self.prefix}-{next(self._count)}"
+
+
+def maker(nonce: str) -> str:
+    """The prefix of the process's nonces: its host's id."""
+    return nonce.partition("-")[0]

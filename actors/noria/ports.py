@@ -92,7 +92,9 @@ class Commands(Protocol):
 
     Laws: with `expected` given the send is a compare-and-set on the actor's last command (0 = none); an
     acknowledged command is delivered until acknowledged; a delivery that is neither renewed nor acknowledged comes
-    back after the lease, with a higher count.
+    back after the lease, with a higher count. `hand_back` brings deliveries back at once, whoever holds them, and does
+    nothing to acknowledged ones; `delivered` gives commands of such a span, acknowledged ones among them, and the middle
+    of a very long span left out.
     """
 
     def send(self, actor: ActorKey, body: bytes, expected: int | None = None) -> asyncio.Future[int]: ...
@@ -105,6 +107,18 @@ class Commands(Protocol):
         self, workflow: str, lease_seconds: float, on_delivery: Callable[[Delivery], None], room: Callable[[], int]
     ) -> Receiver: ...
     async def hosted(self, workflow: str) -> bool: ...
+    async def unacknowledged(self, workflow: str) -> Unacknowledged: ...
+    async def delivered(self, workflow: str, span: Unacknowledged) -> list[tuple[ActorKey, int]]: ...
+    async def hand_back(self, workflow: str, sequences: Sequence[int]) -> None: ...
+
+
+class Unacknowledged(NamedTuple):
+    """How many commands of a workflow were delivered and not acknowledged: all of them have a sequence above `after`
+    and up to `until`."""
+
+    pending: int
+    after: int
+    until: int
 
 
 class Receiver(Protocol):
@@ -170,6 +184,24 @@ class Tick(NamedTuple):
     workflow: str
     schedule: str
     following: float
+
+
+EVERYBODY = "all"  # answers under this name too: who comes new does not know the others' ids
+
+
+class Presence(Protocol):
+    """Who is there, asked and answered without storing anything.
+
+    Laws: `ask` gives None if and only if nobody answers under this id any more, and at once; it raises
+    BrokerUnavailable when somebody is there and silent. `gather` asks all hosts and gives what came within `seconds`,
+    sooner when `enough` have answered; `tell` lets them know and wants no answer. `on_question` gets the body of a
+    question or of what was told, and gives the answer.
+    """
+
+    async def answer(self, host: str, on_question: Callable[[bytes], bytes]) -> Callable[[], Awaitable[None]]: ...
+    async def ask(self, host: str) -> bytes | None: ...
+    async def gather(self, body: bytes, seconds: float, enough: int) -> list[bytes]: ...
+    def tell(self, body: bytes) -> None: ...
 
 
 class Trigger(Protocol):
@@ -323,6 +355,7 @@ class Broker(Protocol):
     blobs: Blobs
     catalogue: Catalogue
     news: News
+    presence: Presence
     triggers: Triggers
     schedules: Schedules
     calls: Calls

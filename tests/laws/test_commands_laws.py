@@ -231,3 +231,28 @@ async def test_what_a_closed_receiver_holds_comes_to_another_after_the_lease(bro
     other, second = await receive(broker)
     assert (await other.next()).count == 2
     await second.close()
+
+
+async def test_deliveries_are_handed_back_in_the_name_of_another_and_acknowledged_ones_are_not(broker: Broker) -> None:
+    assert (await broker.commands.unacknowledged("w")).pending == 0
+    held: asyncio.Queue[Delivery] = asyncio.Queue()
+    receiver = await broker.commands.receive("w", 30, held.put_nowait, lambda: 10)
+    sequences = [await broker.commands.send(ActorKey("w", f"r{n}"), b"go") for n in range(4)]
+    deliveries = [await asyncio.wait_for(held.get(), 5) for _ in range(4)]
+    deliveries[1].ack()
+    await broker.commands.last(ROOT)  # the acknowledgement was before this answer
+    span = await broker.commands.unacknowledged("w")
+    assert span.pending == 3
+    found = await broker.commands.delivered("w", span)
+    assert found == [(ActorKey("w", f"r{n}"), s) for n, s in enumerate(sequences) if s > span.after] and len(found) >= 3
+    await broker.commands.hand_back("w", [sequences[1], sequences[2], sequences[3] + 100])
+    again = await asyncio.wait_for(held.get(), 5)
+    assert (again.sequence, again.count) == (sequences[2], 2)
+    await asyncio.sleep(0.2)
+    assert held.empty()
+    for delivery in (*deliveries, again):
+        delivery.ack()
+    async with asyncio.timeout(5):
+        while (await broker.commands.unacknowledged("w")).pending:
+            await asyncio.sleep(0.01)
+    await receiver.close()

@@ -124,7 +124,7 @@ class _Fanout:
         placement = entry.placement if isinstance(entry, (ForeachEntry, ParallelEntry)) else "auto"
         if child.last or child.until or self._has_begun(child) or placement == "local" or self.activation.tree.per_step:
             return False
-        return placement == "spread" or (len(self.local) >= CHILD_WINDOW and self.activation.host.has_peers)
+        return placement == "spread" or (len(self.local) >= CHILD_WINDOW and self.activation.host.peers.have(self.activation.workflow.id))
 
     async def _spread(self, child: Actor) -> None:
         """Give the child a host of its own, by a command; one that rests goes on by what came for it."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from noria.actor import resting
 from noria.actor.activation import Activation
+from noria.actor.peers import Peers
 from noria.actor.trial import Trial
 from noria.clock import monotonic, now
 from noria.errors import BrokerUnavailable, GraphMismatch, NewerFormat, NoriaError
@@ -33,7 +34,7 @@ class Host:
         self.nonces, self.observer = Nonces(), observer
         self.steps = steps  # whether step handlers run here, or are called elsewhere
         self.threads = ThreadPoolExecutor(THREADS, "noria-step")
-        self.has_peers = False
+        self.peers = Peers(self)
         self.trial = Trial()
         self._activations: dict[ActorKey, Activation] = {}
         self._slots: set[Activation] = set()
@@ -50,6 +51,7 @@ class Host:
         """Begin to receive."""
         self._renewed = monotonic()
         self._renewer = asyncio.create_task(self._renew())
+        await self.peers.open()
         for name in self.workflows:
             self._unsubscribe.append(await self.broker.news.on_nudge(name, self._nudged))
             receiver = await self.broker.commands.receive(name, self.lease, self._deliver, self._room)
@@ -71,6 +73,7 @@ class Host:
                 delivery.hand_back()
         for unsubscribe in self._unsubscribe:
             await unsubscribe()
+        await self.peers.close()
         if self._renewer is not None:
             self._renewer.cancel()
         self.threads.shutdown(wait=False, cancel_futures=True)
@@ -101,6 +104,10 @@ class Host:
             current.others.sort(key=lambda d: d.sequence)
             current.others.pop().hand_back(1.0)
         return current.wake()
+
+    def held(self) -> list[int]:
+        """The sequences of the commands in hand."""
+        return [delivery.sequence for a in self._activations.values() for delivery in (a.delivery, *a.others)]
 
     def _begin(self, activation: Activation) -> None:
         self._activations[activation.key] = activation

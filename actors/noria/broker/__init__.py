@@ -10,6 +10,7 @@ from noria.broker.connection import Connection
 from noria.broker.contexts import context_options, environment_options
 from noria.broker.log import NatsLog
 from noria.broker.opening import open_connection
+from noria.broker.presence import NatsPresence
 from noria.broker.schedules import NatsSchedules
 from noria.broker.services import NatsCalls, NatsServices
 from noria.broker.signals import NatsNews, NatsTimers
@@ -18,7 +19,7 @@ from noria.broker.topology import Topology
 from noria.broker.triggers import NatsTriggers
 from noria.contract.subjects import Subjects
 from noria.limits import MAX_INLINE_BYTES, PAYLOAD_MARGIN_BYTES
-from noria.ports import Blobs, Calls, Catalogue, Commands, Log, News, Operations, Records, Schedules, Services, Timers, Triggers
+from noria.ports import Blobs, Calls, Catalogue, Commands, Log, News, Operations, Presence, Records, Schedules, Services, Timers, Triggers
 
 DEFAULT_URL = "nats://127.0.0.1:4222"
 
@@ -37,6 +38,7 @@ class NatsBroker:
         self.blobs: Blobs = NatsBlobs(connection, self.subjects)
         self.catalogue: Catalogue = NatsCatalogue(connection, self.subjects)
         self.news: News = NatsNews(connection, self.subjects)
+        self.presence: Presence = NatsPresence(connection, self.subjects)
         self.triggers: Triggers = NatsTriggers(connection, self.subjects)
         self.schedules: Schedules = NatsSchedules(connection, self.subjects)
         self.calls: Calls = NatsCalls(connection)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import orjson
 
@@ -15,7 +16,8 @@ from noria.broker.wire import Incoming
 from noria.clock import monotonic
 from noria.contract.subjects import Subjects
 from noria.errors import BrokerUnavailable, NoriaError, NotPermitted
-from noria.ports import ActorKey, Delivery, RunKey, Stored
+from noria.limits import RESCUE_COMMANDS, RESCUE_SPAN
+from noria.ports import ActorKey, Delivery, RunKey, Stored, Unacknowledged
 
 log = logging.getLogger("noria.broker")
 SECOND = 1_000_000_000
@@ -188,6 +190,30 @@ class NatsCommands:
         pull.also = await self.connection.subscribe(self.subjects.worker(workflow), asked)
         return pull
 
+    async def unacknowledged(self, workflow: str) -> Unacknowledged:
+        info = await self._info(workflow)
+        floor, newest = info.get("ack_floor", {}), info.get("delivered", {})
+        return Unacknowledged(info.get("num_ack_pending", 0), floor.get("stream_seq", 0), newest.get("stream_seq", 0))
+
+    async def delivered(self, workflow: str, span: Unacknowledged) -> list[tuple[ActorKey, int]]:
+        subject, ends = self.subjects.commands_of(workflow), dict[int, ActorKey]()
+        for after in {span.after, max(span.after, span.until - RESCUE_SPAN)}:  # what began long ago, and what began just now
+            for found in await read(self.connection, self.subjects.runs, subject, after, RESCUE_COMMANDS):
+                if found.sequence <= span.until:
+                    ends[found.sequence] = self.subjects.parse(found.subject)[1]
+        return [(actor, sequence) for sequence, actor in sorted(ends.items())]
+
+    async def hand_back(self, workflow: str, sequences: Sequence[int]) -> None:
+        """A negative acknowledgement in the name of whoever holds them: the server asks for the stream's sequence and a
+        delivery number that was given out, not for the deliverer."""
+        number = (await self._info(workflow)).get("delivered", {}).get("consumer_seq", 0)
+        for sequence in sequences:
+            reply = f"$JS.ACK.{self.subjects.runs}.{self.subjects.consumer(workflow)}.1.{sequence}.{number}.0.0"
+            self.connection.publish(reply, b"-NAK")
+
+    async def _info(self, workflow: str) -> dict[str, Any]:
+        return await self.connection.api(f"CONSUMER.INFO.{self.subjects.runs}.{self.subjects.consumer(workflow)}")
+
     async def _consumer(self, workflow: str, lease_seconds: float) -> str:
         """The consumer that all workers of the workflow share: made once, with the lease of who came first."""
         name, stream = self.subjects.consumer(workflow), self.subjects.runs
@@ -210,8 +236,7 @@ class NatsCommands:
 
     async def hosted(self, workflow: str) -> bool:
         """Whether a worker is there, busy or not. Deliveries in hand are no sign: the dead hold some too."""
-        info = await self.connection.api(f"CONSUMER.INFO.{self.subjects.runs}.{self.subjects.consumer(workflow)}")
-        if "error" not in info and info.get("num_waiting", 0) > 0:
+        if (await self._info(workflow)).get("num_waiting", 0) > 0:
             return True
         try:  # one without a free slot does not pull, but answers; without any, the server says so at once
             answer = await self.connection.request(self.subjects.worker(workflow), timeout=ASK_SECONDS)

@@ -41,6 +41,10 @@ class Subjects:
         """Where the workers of a workflow say that they are there."""
         return f"{self.ns}.worker.{workflow}"
 
+    def host(self, id: str) -> str:
+        """Where a host answers, or everybody."""
+        return f"{self.ns}.host.{id}"
+
     def trigger(self, workflow: str) -> str:
         return f"{self.ns}.trigger.{workflow}"
 

@@ -54,6 +54,7 @@ class Server:
         self.dead: list[Letter] = []
         self.watchers: list[Callable[[Stored], None]] = []
         self.news: dict[tuple[str, str], list[Callable[[RunKey, bytes], None]]] = {}  # (kind, workflow) -> subscribers
+        self.hosts: dict[str, list[Callable[[bytes, Callable[[bytes], None]], None]]] = {}  # name -> who answers
         self._expiries: list[tuple[float, int]] = []
 
     def now(self) -> float:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from noria.limits import MAX_INLINE_BYTES
-from noria.ports import Blobs, Calls, Catalogue, Commands, Log, News, Operations, Records, Schedules, Services, Timers, Triggers
+from noria.ports import Blobs, Calls, Catalogue, Commands, Log, News, Operations, Presence, Records, Schedules, Services, Timers, Triggers
 from noria.testing.memory.calls import MemoryCalls, MemoryServices
 from noria.testing.memory.commands import MemoryCommands
 from noria.testing.memory.log import MemoryLog
+from noria.testing.memory.presence import MemoryPresence
 from noria.testing.memory.signals import MemoryNews, MemoryTimers
 from noria.testing.memory.stores import MemoryBlobs, MemoryCatalogue, MemoryRecords
 from noria.testing.memory.triggers import MemorySchedules, MemoryTriggers
@@ -28,6 +29,7 @@ class MemoryBroker:
         self.blobs: Blobs = MemoryBlobs(server, self.wire)
         self.catalogue: Catalogue = MemoryCatalogue(server, self.wire)
         self.news: News = MemoryNews(server, self.wire)
+        self.presence: Presence = MemoryPresence(server, self.wire)
         self.triggers: Triggers = MemoryTriggers(server, self.wire)
         self.schedules: Schedules = MemorySchedules(server, self.wire)
         self.calls: Calls = MemoryCalls(server, self.wire)

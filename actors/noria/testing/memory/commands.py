@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from noria.ports import ActorKey, Delivery, RunKey, Stored
+from noria.ports import ActorKey, Delivery, RunKey, Stored, Unacknowledged
 from noria.testing.consumers import Queue, Wish
 from noria.testing.memory.port import Port
 from noria.testing.wire import Wire, ask
@@ -118,3 +118,21 @@ class MemoryCommands(Port):
     async def hosted(self, workflow: str) -> bool:
         consumers = self.server.consumers
         return await ask(self.wire, "hosted", lambda: workflow in consumers and consumers[workflow].present > 0)
+
+    async def unacknowledged(self, workflow: str) -> Unacknowledged:
+        return await ask(self.wire, "unacknowledged", lambda: self._unacknowledged(workflow))
+
+    def _unacknowledged(self, workflow: str) -> Unacknowledged:
+        pending = self.server.consumers[workflow].pending if workflow in self.server.consumers else {}
+        return Unacknowledged(len(pending), min(pending, default=1) - 1, max(pending, default=0))
+
+    async def delivered(self, workflow: str, span: Unacknowledged) -> list[tuple[ActorKey, int]]:
+        def found() -> list[tuple[ActorKey, int]]:
+            entries = [self.server.messages.get(sequence) for sequence in range(span.after + 1, span.until + 1)]
+            return [(e.actor, e.sequence) for e in entries if e is not None and e.kind == "in" and e.actor.workflow == workflow]
+
+        return await ask(self.wire, "delivered", found)
+
+    async def hand_back(self, workflow: str, sequences: Sequence[int]) -> None:
+        for sequence in sequences:
+            self.wire.send("hand back for another", lambda s=sequence: self.server.consumers[workflow].hand_back(s, 0.0))
