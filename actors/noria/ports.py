@@ -6,9 +6,8 @@ The broker layer implements them on NATS; the simulated broker in memory. Bodies
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, Protocol, TypeVar
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -369,45 +368,3 @@ class Broker(Protocol):
 
     async def provision(self) -> None: ...
     async def close(self) -> None: ...
-
-
-class Observer(Protocol):
-    """Told of what the core does. Laws: never raises, never blocks; only where there is one is anything paid for it."""
-
-    def sends(self, verb: str, run: RunKey, traceparent: str | None) -> AbstractContextManager[str | None]:
-        """Around the sending of a command that goes on from `traceparent`, else from what the caller does; what the
-        command shall carry."""
-        ...
-
-    def delivered(self, delivery: Delivery) -> None:
-        """A command came in, for the first time or again."""
-        ...
-
-    def hosts(self, delivery: Delivery, traceparent: str | None) -> Stretch:
-        """An actor is hosted by this delivery, in the calling task; its start carried `traceparent`."""
-        ...
-
-    def traceparent(self) -> str | None:
-        """What continues from what the caller does, for calls to elsewhere."""
-        ...
-
-
-class Stretch(Protocol):
-    """One hosting of an actor, watched. `traceparent` continues its trace; times are epoch seconds."""
-
-    traceparent: str
-
-    async def step(self, step: str, path: str, attempt: int, work: Coroutine[Any, Any, T]) -> T:
-        """Watch one try of a step; an outcome that is an exception, or whose `status` is no success, is one."""
-        ...
-
-    async def child(self, path: str, work: Coroutine[Any, Any, str]) -> str:
-        """Watch a nested workflow that runs in place; its status."""
-        ...
-
-    def slept(self, step: str, path: str, began: float, ended: float) -> None: ...
-    def appended(self) -> None: ...
-    def conflict(self) -> None: ...
-    def end(self, status: str) -> None:
-        """The actor rests with this status, or "active": another host goes on. Called once, by the task that `hosts` was."""
-        ...

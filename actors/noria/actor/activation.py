@@ -23,7 +23,8 @@ from noria.limits import FIRST_RECORD_SECONDS, MAX_LOG_MESSAGES, POISON_TAKEOVER
 from noria.machine.fit import misfit
 from noria.machine.lease import judge
 from noria.machine.state import ENDED, RESTING, Actor, Tree
-from noria.ports import Delivery, Refused, Stored, Stretch
+from noria.observing import Stretch
+from noria.ports import Delivery, Refused, Stored
 from noria.workflow.builder import Workflow
 from noria.workflow.context import AbortSignal
 from noria.workflow.entries import LoopEntry, MapEntry, SleepEntry, ThenEntry

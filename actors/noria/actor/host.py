@@ -16,7 +16,8 @@ from noria.clock import monotonic, now
 from noria.errors import BrokerUnavailable, GraphMismatch, NewerFormat, NoriaError
 from noria.ids import Nonces
 from noria.limits import MAX_IN_HAND, STEP_BACK_SECONDS, THREADS
-from noria.ports import ActorKey, Broker, Delivery, Observer, Receiver, RunKey
+from noria.observing import Observer
+from noria.ports import ActorKey, Broker, Delivery, Receiver, RunKey
 from noria.workflow.builder import Workflow
 
 log = logging.getLogger("noria.host")

@@ -20,7 +20,8 @@ from noria.client.waiting import Waiting
 from noria.contract.results import RunResult
 from noria.embedded import EmbeddedServer, start_server
 from noria.errors import InvalidInput
-from noria.ports import Broker, Observer, RunKey
+from noria.observing import Observer
+from noria.ports import Broker, RunKey
 from noria.worker import Worker
 from noria.workflow.builder import Workflow
 

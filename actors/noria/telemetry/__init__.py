@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from noria.ports import Observer
+from noria.observing import Observer
 
 _OFF = ("ProxyTracerProvider", "NoOpTracerProvider", "_ProxyMeterProvider", "NoOpMeterProvider")
 
