@@ -10,7 +10,7 @@ import pytest
 
 from noria import Noria, NoWorker, Run, RunNotActive, Workflow
 from noria.clock import now
-from noria.contract import commands, facts
+from noria.contract import commands, envelopes
 from noria.contract.facts import Answered, Fact, FactMessage, Started, StepEnded
 from noria.ports import ActorKey, Delivery
 from tests.conformance.chains import counting, looping, nesting, prompting, shown
@@ -27,7 +27,7 @@ async def interrupted(noria: Noria, flow: Workflow, input: Any, chains: dict[str
     door = await noria.broker.commands.send(key, commands.encode(commands.Start("start", now(), input)), 0)
     async with asyncio.timeout(5):
         delivery = await held
-    envelope = facts.Envelope(noria.namespace, flow.id, run.id)
+    envelope = envelopes.Envelope(noria.namespace, flow.id, run.id)
     for path, chain in chains.items():
         message = FactMessage(chain, door if path == "" else 0, door, "dead", f"fact-{path}")
         await noria.broker.log.append(key._replace(path=path), envelope.encode(path, message), 0)

@@ -108,7 +108,7 @@ def run_key(noria: Noria, run: str):
 
 
 def decoded(body: bytes):
-    from noria.contract.facts import decode
+    from noria.contract.envelopes import decode
 
     return decode(body).facts
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from noria import Context, Noria, Workflow, step
-from noria.contract import commands, facts
+from noria.contract import commands, envelopes
 from noria.errors import NewerFormat
 
 WORKER = textwrap.dedent(
@@ -21,9 +21,9 @@ WORKER = textwrap.dedent(
     import asyncio, sys
     from noria import Context, Noria, Workflow, step
     from noria.actor import load, resting
-    from noria.contract import commands, facts
+    from noria.contract import commands, envelopes
     url, namespace, journal, format, pause, lease, grace = *sys.argv[1:4], int(sys.argv[4]), *map(float, sys.argv[5:])
-    commands.FORMAT = facts.FORMAT = load.RECORD_FORMAT = resting.RECORD_FORMAT = format
+    commands.FORMAT = envelopes.FORMAT = load.RECORD_FORMAT = resting.RECORD_FORMAT = format
     @step
     async def work(x: int, ctx: Context) -> int:
         with open(journal, "a") as f:
@@ -149,7 +149,7 @@ async def test_rolling_upgrade_with_workers_of_two_formats(noria: Noria, server_
         assert 0 < unreadable < 20, "a newer format is refused, not passed over"
         from noria.actor import load
 
-        for module, name in ((commands, "FORMAT"), (facts, "FORMAT"), (load, "RECORD_FORMAT")):
+        for module, name in ((commands, "FORMAT"), (envelopes, "FORMAT"), (load, "RECORD_FORMAT")):
             monkeypatch.setattr(module, name, 2)  # the clients are upgraded
         results = await asyncio.gather(*(run.resume(100) for run in first))
         assert [(r.status, r.result) for r in results] == [("success", n + 103) for n in range(20)]

@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 from noria import Context, Noria, Workflow, step
-from noria.contract.facts import StepEnded, decode
+from noria.contract.envelopes import decode
+from noria.contract.facts import StepEnded
 from noria.embedded import start_server
 from noria.limits import MAX_INLINE_BYTES
 from noria.ports import ActorKey

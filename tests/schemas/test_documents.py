@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from noria.contract import commands, facts
+from noria.contract import commands, envelopes
 from noria.contract.channels import CHANNELS
 from noria.contract.facts import Fact
 from noria.contract.wire import FACTS
@@ -56,9 +56,9 @@ def test_golden_facts_and_commands_are_read_for_ever() -> None:
     read: set[type[Fact]] = set()
     for type in (*FACTS, "batch"):
         body = (EXAMPLES / "events" / f"{type}.json").read_bytes()
-        message = facts.decode(body)
+        message = envelopes.decode(body)
         read |= {fact.__class__ for fact in message.facts}
-        again = json.loads(facts.Envelope("noria", "order", "r1", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").encode("", message))
+        again = json.loads(envelopes.Envelope("noria", "order", "r1", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").encode("", message))
         first = load(EXAMPLES / "events" / f"{type}.json")
         assert again == first, f"{type}: the encoder writes something else now"
     assert {c.__name__ for c in read} == {a.__name__ for a in Fact.__args__}

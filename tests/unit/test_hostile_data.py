@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from noria.contract import commands, facts
+from noria.contract import commands, envelopes
 from noria.contract.values import BAD_DATA, dumps, loads
 from noria.errors import NewerFormat, NoriaError
 from noria.machine.fold import fold_unreadable
@@ -42,14 +42,14 @@ def test_a_resume_of_wrong_targets_is_none(targets: object) -> None:
      {"k": "block-ended", "entry": "e", "kind": "foreach", "st": "success", "total": 10**12}],
 )  # fmt: skip
 def test_a_fact_of_wrong_types_is_none(change: dict[str, object]) -> None:
-    facts.decode(fact())
+    envelopes.decode(fact())
     with pytest.raises(NoriaError, match="not a message of facts"):
-        facts.decode(fact(**change))
+        envelopes.decode(fact(**change))
 
 
 @pytest.mark.parametrize("body", [b"", b"null", b"[]", b"[[]]", b"{}", b'"x"', b"\xff", b"[" * 5000, b'{"data":null}', b'{"data":{"noria":5}}'])
 def test_rubbish_is_neither(body: bytes) -> None:
-    for decode in (commands.decode, facts.decode):
+    for decode in (commands.decode, envelopes.decode):
         with pytest.raises(NoriaError):
             decode(body)
 
@@ -58,7 +58,7 @@ def test_a_newer_format_is_refused_as_such() -> None:
     with pytest.raises(NewerFormat, match="upgrade"):
         commands.decode(dumps({**START, "v": 2, "kind": "unheard-of"}))
     with pytest.raises(NewerFormat, match="upgrade"):
-        facts.decode(fact(v=2, k="unheard-of"))
+        envelopes.decode(fact(v=2, k="unheard-of"))
 
 
 def test_an_unreadable_command_is_consumed_like_one_that_changes_nothing() -> None:

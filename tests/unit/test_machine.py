@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import permutations
 
-from noria.contract import commands, facts
+from noria.contract import commands, envelopes, facts
 from noria.contract.facts import FactMessage, Finished, Rested, Started, StepEnded, StepSuspended, Writes
 from noria.contract.values import dumps, loads
 from noria.machine.fold import fold_command, fold_message
@@ -78,14 +78,14 @@ def test_a_record_comes_back_as_it_was() -> None:
 
 
 def test_facts_and_commands_cross_the_wire() -> None:
-    envelope = facts.Envelope("noria", "order", "r1")
+    envelope = envelopes.Envelope("noria", "order", "r1")
     sent = message(
         Started(1, None, 1.0), ended("a", {"x": 1}, has_input=True, input=2, round=3, bail=True, writes=Writes({"s": 1}, {"c": 2}, ["d"])),
         StepSuspended("b", 1.0, 2.0, {"p": 1}, ["l"], "out", attempts=2), facts.StepWaiting("c", 1.0, 9.0, 1),
         facts.Answered("e", ["x"]), facts.BlockEnded("f", "foreach", "success", 2.0, total=3), Rested("suspended", 2.0),
         facts.TakenOver(2.0), Finished("failed", 2.0, error={"type": "E", "message": "m", "attributes": {}, "cause": None}),
     )  # fmt: skip
-    assert facts.decode(envelope.encode("", sent)) == sent
+    assert envelopes.decode(envelope.encode("", sent)) == sent
     for command in (START, commands.Resume("i", 1.0, [("p", "s")], 1), commands.Cancel("i", 1.0), commands.TimerFired("i", 1.0, "p", "s", 2.0)):
         assert commands.decode(commands.encode(command)) == command
 
@@ -94,5 +94,5 @@ def test_iso_is_what_datetime_says() -> None:
     from datetime import UTC, datetime
 
     for seconds in (0.0, 1.5, 1795478400.123456, 1795478400.999999, 1795478401.0):
-        assert abs(datetime.fromisoformat(facts.iso(seconds)).timestamp() - seconds) < 2e-6
-        assert datetime.fromisoformat(facts.iso(seconds)).tzinfo == UTC
+        assert abs(datetime.fromisoformat(envelopes.iso(seconds)).timestamp() - seconds) < 2e-6
+        assert datetime.fromisoformat(envelopes.iso(seconds)).tzinfo == UTC

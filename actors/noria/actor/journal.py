@@ -9,7 +9,8 @@ from typing import Any
 from noria.actor import parcels
 from noria.actor.load import fold
 from noria.clock import now
-from noria.contract.facts import Envelope, Fact, FactMessage, TakenOver
+from noria.contract.envelopes import Envelope
+from noria.contract.facts import Fact, FactMessage, TakenOver
 from noria.errors import LimitExceeded
 from noria.ids import Nonces
 from noria.limits import MAX_VALUE_BYTES

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from noria.actor import parcels
-from noria.contract import commands, facts
+from noria.contract import commands, envelopes
 from noria.contract.values import BAD_DATA, loads
 from noria.errors import BrokerUnavailable, NewerFormat, NoriaError
 from noria.limits import MAX_NESTING
@@ -107,7 +107,7 @@ async def fold(broker: Broker, tree: Tree, entry: Stored) -> Unreadable | None:
         if is_command:
             fold_command(tree, entry.sequence, path, commands.decode(body))
         else:
-            fold_message(tree, entry.sequence, path, facts.decode(body))
+            fold_message(tree, entry.sequence, path, envelopes.decode(body))
     except (NewerFormat, BrokerUnavailable):
         raise
     except (NoriaError, *BAD_DATA) as error:

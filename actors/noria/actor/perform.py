@@ -14,6 +14,7 @@ from noria.chance import fraction
 from noria.clock import now
 from noria.contract import commands
 from noria.contract.calls import HandlerFailed
+from noria.contract.envelopes import iso
 from noria.contract.facts import Answered, Fact, Finished, Rested, StepEnded, StepSuspended, StepWaiting
 from noria.contract.typed import is_time
 from noria.contract.values import error_info, plain
@@ -232,7 +233,7 @@ async def run_sleep(activation: Activation, actor: Actor, task: RunSleep) -> Non
         if until - started_at > LINGER_SECONDS:
             await set_timer(activation, actor, entry.id, until)
             return await activation.record(actor, [StepWaiting(entry.id, started_at, until)])
-        waiting = {"input": actor.prev, "status": "waiting", "until": _iso(until)}
+        waiting = {"input": actor.prev, "status": "waiting", "until": iso(until)}
         activation.journal.live("workflow-step-waiting", actor, entry.id, waiting)
         await asyncio.sleep(max(0.0, until - now()))
     else:
@@ -241,12 +242,6 @@ async def run_sleep(activation: Activation, actor: Actor, task: RunSleep) -> Non
     if activation.stretch is not None:
         activation.stretch.slept(entry.id, actor.path, started_at, fact.ended_at)
     return await activation.record(actor, _with_end(fact, task.final))
-
-
-def _iso(seconds: float) -> str:
-    from noria.contract.facts import iso
-
-    return iso(seconds)
 
 
 async def _until(activation: Activation, actor: Actor, task: RunSleep, start: float) -> float:

@@ -6,9 +6,10 @@ from typing import Any
 
 from noria.actor import parcels
 from noria.clock import aware
-from noria.contract import commands, facts
+from noria.contract import commands, envelopes
+from noria.contract.envelopes import iso
 from noria.contract.events import RunEvent
-from noria.contract.facts import BlockEnded, Fact, Finished, Rested, Started, StepEnded, StepSuspended, StepWaiting, iso
+from noria.contract.facts import BlockEnded, Fact, Finished, Rested, Started, StepEnded, StepSuspended, StepWaiting
 from noria.contract.values import BAD_DATA, loads
 from noria.errors import BrokerUnavailable, NewerFormat, NoriaError
 from noria.machine.fold import fold_command, fold_message
@@ -16,7 +17,7 @@ from noria.machine.state import Tree, join, split
 from noria.machine.view import status, usage
 from noria.ports import Broker, RunKey, Stored
 
-PREFIX, SUFFIX = len(facts.EVENT_PREFIX), -len(facts.EVENT_SUFFIX)
+PREFIX, SUFFIX = len(envelopes.EVENT_PREFIX), -len(envelopes.EVENT_SUFFIX)
 STEPS = "workflow-step"
 
 
@@ -81,7 +82,7 @@ class EventReader:
                 data = {"input": command.input, "resource_id": command.resource_id}
                 return [self._event(entry, 0, "workflow-start", None, command.at, data)]
             return []
-        message = facts.decode(body)
+        message = envelopes.decode(body)
         fold_message(self._tree, entry.sequence, path, message)
         return [event for n, fact in enumerate(message.facts) for event in self._fact(entry, n, fact)]
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from noria.contract import commands, schedules, wire
 from noria.contract.channels import CHANNELS, Channel
-from noria.contract.facts import EVENT_PREFIX, EVENT_SUFFIX
+from noria.contract.envelopes import EVENT_PREFIX, EVENT_SUFFIX
 from noria.contract.subjects import Subjects
 from noria.contract.values import as_dict
 
