@@ -139,11 +139,16 @@ def spread_out(n: int) -> Any:
 
 def remember(id: str, rounds: int) -> Any:
     def goal(x: int, ctx: Context) -> int:
-        ctx.request_context[f"{ctx.path}{id}"] = x + rounds
+        ctx.request_context[f"{place(ctx)}{id}"] = x + rounds
         return x
 
     return goal
 
 
+def place(ctx: Context) -> str:
+    """Where it stands in the graph, in whatever life."""
+    return ".".join(segment.partition("@")[0] for segment in ctx.path)
+
+
 def reached(id: str, until: bool) -> Any:
-    return lambda x, ctx: (x >= ctx.request_context[f"{ctx.path}{id}"]) == until
+    return lambda x, ctx: (x >= ctx.request_context[f"{place(ctx)}{id}"]) == until

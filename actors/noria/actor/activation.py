@@ -119,7 +119,8 @@ class Activation:
 
     def _check_fit(self, fresh: bool) -> None:
         """Raises GraphMismatch when what the run recorded does not fit this worker's definition. To be canceled it need not."""
-        reason = None if fresh or self.tree.cancel else misfit(self.tree, self.places.unit(self.key.path))
+        passes = fresh or self.tree.cancel or self.tree.travels  # a time travel keeps what fits
+        reason = None if passes else misfit(self.tree, self.places.unit(self.key.path))
         if reason is not None:
             raise GraphMismatch(
                 f"workflow {self.workflow.id!r}, version {self.workflow.version!r}, does not fit this run of version {self.tree.version!r}: {reason}"

@@ -63,7 +63,7 @@ class _Fanout:
         return [*reversed(new), *reversed(begun)]
 
     def _has_begun(self, child: Actor) -> bool:
-        return bool(child.children)
+        return bool(child.children or child.order or child.blocks)  # a time travel may begin it in the middle
 
     def child(self, seg: str) -> Actor:
         return self.activation.tree.actor(join(self.actor.path, seg))

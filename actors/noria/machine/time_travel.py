@@ -138,7 +138,7 @@ class _Level:
         names = [m.id for m in entry.members]
         if isinstance(entry, BranchEntry):
             some = [n for n in names if n in outputs or self.given(n) is not None or self._stored_child(n) is not None]
-            names = some or names
+            names = some or ([] if entry.id in self.stored.blocks and given is None else names)
         found: dict[str, Any] = {}
         for name in names:
             child = self._stored_child(name)

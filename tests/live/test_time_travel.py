@@ -1,0 +1,262 @@
+"""Time travel, forks and nested retries beyond the rows: structures, rivals, versions, hosts that die, keys."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from noria import Context, InvalidInput, NonRetryable, Noria, Retry, RunAlreadyStarted, RunNotFound, RunStillActive, StepNotFound, Workflow, step
+from noria.clock import now
+from noria.contract import commands
+from noria.contract.facts import Rewound
+from noria.contract.facts import decode as decode_facts
+from noria.ports import ActorKey
+
+calls: Counter[str] = Counter()
+keys: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    calls.clear()
+    keys.clear()
+
+
+def plus(id: str, n: int = 1, **options: Any) -> Any:
+    async def work(x: int, ctx: Context) -> int:
+        calls[id] += 1
+        keys.append(ctx.idempotency_key)
+        return x + n
+
+    return step(work, id=id, **options)
+
+
+def pausing(id: str) -> Any:
+    async def work(x: int, ctx: Context) -> int:
+        calls[id] += 1
+        return ctx.resume_data if ctx.resume_data is not None else ctx.suspend({"x": x})
+
+    return step(work, id=id)
+
+
+async def test_a_key_changes_with_each_life_only(noria: Noria) -> None:
+    flow = Workflow("keys").then(plus("a")).parallel(plus("b"), plus("c")).map(lambda out: out["b"]).then(Workflow("in").then(plus("d"))).commit()
+    async with noria.worker(flow):
+        run = noria.create_run(flow)
+        await run.start(0)
+        await run.time_travel("b")
+        await run.time_travel("in")
+        assert (await run.time_travel("a")).status == "success"
+    assert len(set(keys)) == len(keys) == 4 + 2 + 1 + 4 and calls == {"a": 2, "b": 3, "c": 2, "d": 4}
+
+
+async def test_a_foreach_that_failed_repeats_what_did_not_succeed(noria: Noria) -> None:
+    good = False
+
+    async def work(x: int) -> int:
+        calls[str(x)] += 1
+        if x == 2 and not good:
+            raise ValueError("not yet")
+        return x * 10
+
+    flow = Workflow("each").map(lambda _: [1, 2, 3]).foreach(step(work, id="item")).map(sum).commit()
+    async with noria.worker(flow):
+        run = noria.create_run(flow)
+        assert (await run.start({})).status == "failed" and calls == {"1": 1, "2": 1}
+        good = True
+        result = await run.time_travel("item")
+        assert (result.result, calls) == (60, {"1": 1, "2": 2, "3": 1}) and result.steps["item"].output == [10, 20, 30]
+        assert (await run.time_travel("item")).result == 60 and calls == {"1": 2, "2": 3, "3": 2}, "it had succeeded: all anew"
+        assert (await run.time_travel("item", input=[2, 4])).result == 60 and calls["4"] == 1
+        with pytest.raises(InvalidInput, match="takes a list"):
+            await run.time_travel("item", input=7)
+
+
+async def test_suspended_siblings_stay_also_under_another_name(noria: Noria) -> None:
+    block = Workflow("block").parallel(plus("go"), pausing("wait")).map(lambda out: out["go"] + out["wait"])
+    flow = Workflow("siblings").then(plus("first")).then(block).commit()
+    async with noria.worker(flow):
+        run = noria.create_run(flow)
+        assert (await run.start(0)).status == "suspended"
+        result = await run.time_travel("block.go", input=10)
+        assert [s.path for s in result.suspended] == [("block", "wait")] and calls == {"first": 1, "go": 2, "wait": 1}
+        result = await run.resume(5)
+        assert (result.status, result.result, calls["wait"]) == ("success", 16, 2)
+        stored = await run.get()
+        assert stored is not None and stored.steps["block.wait"].suspend_payload == {"x": 1}
+
+
+async def test_spread_children_travel_too(noria: Noria) -> None:
+    each = Workflow("one").then(plus("in")).then(plus("out"))
+    flow = Workflow("wide").map(lambda _: [1, 2, 3]).foreach(each, concurrency=3, placement="spread").map(sum).commit()
+    async with noria.worker(flow):
+        run = noria.create_run(flow)
+        assert (await run.start({}, timeout=20)).result == 12
+        assert (await run.time_travel("one.out")).result == 12 and calls == {"in": 3, "out": 6}
+        assert (await run.time_travel("one")).result == 12 and calls == {"in": 6, "out": 9}
+
+
+async def test_a_canceled_run_travels_and_a_travelled_one_is_canceled(noria: Noria) -> None:
+    flow = Workflow("parked").then(plus("a")).then(pausing("b")).then(plus("c")).commit()
+    async with noria.worker(flow):
+        run = noria.create_run(flow)
+        await run.start(0)
+        await run.cancel()
+        assert (await run.time_travel("c", input=1)).result == 2
+        assert (await run.time_travel("b")).status == "suspended"
+        await run.cancel()
+        assert (await run.result()).status == "canceled"
+        assert (await run.time_travel("b", resume=9)).result == 10, "data for a target that had not been suspended"
+        assert (await noria.runs.list(flow, status="success")).total == 1
+
+
+async def test_state_and_request_context_go_along(noria: Noria) -> None:
+    @step
+    async def note(_: Any, ctx: Context) -> Any:
+        ctx.set_state(notes=ctx.state.get("notes", 0) + 1)
+        return {"who": ctx.request_context.get("who"), "mood": ctx.state.get("mood")}
+
+    flow = Workflow("notes").then(note).commit()
+    async with noria.worker(flow):
+        run = noria.create_run(flow, resource_id="r1")
+        await run.start({}, request_context={"who": "ann"}, state={"mood": "good"})
+        result = await run.time_travel("note", state={"mood": "better"})
+        assert result.result == {"who": "ann", "mood": "better"} and result.state == {"mood": "better", "notes": 2}
+        fork = await run.fork("note", request_context={"who": "bob"})
+        assert (await fork.result()).result == {"who": "bob", "mood": "better"}
+        record = await fork.get()
+        assert record is not None and record.resource_id == "r1" and record.state["notes"] == 3
+        assert (await run.result()).state["notes"] == 2, "the old run stays as it is"
+
+
+async def test_who_waits_gets_the_new_end(noria: Noria) -> None:
+    inside, go = asyncio.Event(), asyncio.Event()
+
+    @step
+    async def slow(x: int) -> int:
+        if x > 1:
+            inside.set()
+            await go.wait()
+        return x
+
+    flow = Workflow("slow").then(plus("a")).then(slow).commit()
+    async with noria.worker(flow):
+        run = noria.create_run(flow)
+        assert (await run.start(0)).result == 1
+        travel = asyncio.create_task(run.time_travel("slow", input=7))
+        await inside.wait()
+        waits = asyncio.create_task(noria.create_run(flow.id, run.id).result())
+        record = await run.get()
+        assert record is not None and record.status == "running" and record.ended_at is None and record.result is None
+        with pytest.raises(RunStillActive):
+            await run.time_travel("a")
+        go.set()
+        assert [(await t).result for t in (travel, waits)] == [7, 7]
+
+
+async def test_a_host_that_dies_after_the_fact_repeats_nothing(noria: Noria) -> None:
+    flow = Workflow("dies").then(plus("a")).then(plus("b")).commit()
+    async with noria.worker(flow):
+        run = noria.create_run(flow)
+        await run.start(0)
+    key = ActorKey(flow.id, run.id)
+    command = commands.TimeTravel("t", now(), ["b"], 5)
+    door = await noria.broker.commands.send(key, commands.encode(command))
+    assert (record := await run.get()) is not None and record.status == "running", "it is about to go on"
+    async with noria.worker(flow):
+        assert (await run.result(timeout=20)).result == 6
+    entries = [f for e in await noria.broker.log.read(key) for f in decode_facts(e.body).facts]
+    assert [f.command for f in entries if isinstance(f, Rewound)] == [door] and calls == {"a": 1, "b": 2}
+
+
+async def test_forks(noria: Noria) -> None:
+    nested = Workflow("pack").then(plus("wrap")).then(plus("tape"))
+    old = Workflow("parcel").then(plus("pick")).then(nested).then(plus("send")).commit()
+    async with noria.worker(old):
+        run = noria.create_run(old)
+        assert (await run.start(0)).result == 4
+        fork = await run.fork("send", input=10, run_id="again")
+        assert fork.id == "again" and (await fork.result()).result == 11
+        record = await fork.get()
+        assert record is not None and record.steps["pack.tape"].output == 3 and record.steps["pack"].output == 10
+        with pytest.raises(RunAlreadyStarted):
+            await run.fork("send", run_id="again")
+        with pytest.raises(RunNotFound):
+            await noria.create_run(old).fork("send")
+        with pytest.raises(StepNotFound):
+            await run.fork("lost")
+        lazily = run.fork("pack.tape", context={"pack.wrap": {"output": 20}}, per_step=True)
+        assert (await lazily.start()).status == "paused" and (await lazily.resume()).result == 22
+        events = [event async for event in run.fork("send").stream()]
+        assert (events[0].type, events[-1].type) == ("workflow-start", "workflow-finish")
+    new = Workflow("parcel", version="2").then(plus("pick")).then(nested).map(lambda x: x * 100, id="weigh").then(plus("send")).commit()
+    async with noria.worker(new):
+        forked = await noria.create_run(new, run.id).fork("weigh")
+        assert (await forked.result()).result == 301
+        record = await forked.get()
+        assert record is not None and record.version == "2" and calls["pick"] == 1
+    assert (await run.result()).result == 4
+
+
+async def test_by_id_alone_and_with_step_objects(noria: Noria) -> None:
+    last = plus("last")
+    flow = Workflow("ids").then(plus("a")).then(Workflow("in").then(plus("b")).then(last)).commit()
+    async with noria.worker(flow):
+        await noria.run(flow, 0, run_id="r")
+    async with Noria.connect(noria.url, namespace=noria.namespace) as other, noria.worker(flow):
+        run = other.create_run("ids", "r")
+        with pytest.raises(StepNotFound, match=r"'in\.last'"):
+            await run.time_travel("last")
+        with pytest.raises(StepNotFound, match=r"'x'"):
+            await run.time_travel("in.last", context={"x": {"output": 1}})
+        assert (await run.time_travel(("in", last), input=5)).result == 6
+        assert (await run.time_travel("in", context={"a": {"output": 50}})).result == 52
+
+
+async def test_a_nested_workflow_is_retried_as_its_parent_says(noria: Noria) -> None:
+    async def flaky(x: int, ctx: Context) -> int:
+        calls["flaky"] += 1
+        keys.append(ctx.idempotency_key)
+        if calls["flaky"] < 3:
+            raise OSError("away")
+        return x
+
+    nested = Workflow("nested").then(plus("before")).then(step(flaky, id="flaky"))
+    flow = Workflow("retries", retry=Retry(attempts=3, delay=0.01)).parallel(nested, plus("beside")).commit()
+    async with noria.worker(flow):
+        result = await noria.run(flow, 0)
+        assert result.result == {"nested": 1, "beside": 1} and calls == {"before": 3, "flaky": 3, "beside": 1}
+        assert result.steps["nested"].attempts == 3 and len(set(keys)) == len(keys)
+        record = await noria.runs.get(result.run_id)
+        assert record is not None and [k for k in record.steps if "." in k] == ["nested.before", "nested.flaky"]
+
+        async def hopeless(_: int) -> int:
+            calls["hopeless"] += 1
+            raise NonRetryable("never")
+
+        doomed = Workflow("doomed", retry=Retry(attempts=3)).then(Workflow("inner").then(step(hopeless))).commit()
+        async with noria.worker(doomed):
+            assert (await noria.run(doomed, 0)).status == "failed" and calls["hopeless"] == 1
+
+
+async def test_a_long_pause_before_a_nested_retry_waits_behind_a_timer(noria: Noria) -> None:
+    async def once(x: int) -> int:
+        calls["once"] += 1
+        if calls["once"] == 1:
+            raise OSError("away")
+        return x
+
+    flow = Workflow("later", retry=Retry(attempts=1, delay=2.5)).then(Workflow("in").then(plus("a")).then(step(once))).commit()
+    async with noria.worker(flow) as worker:
+        run = noria.create_run(flow)
+        await run.start_async(0)
+        async with asyncio.timeout(10):
+            while (record := await run.get()) is None or record.status != "waiting":
+                await asyncio.sleep(0.05)
+            while worker.host._activations:
+                await asyncio.sleep(0.01)
+        result = await run.result(timeout=20)
+        assert (result.result, calls) == (1, {"a": 2, "once": 2}) and result.steps["in"].attempts == 2
