@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from noria import Noria, NoWorker, Run, RunNotActive, Workflow
+from noria import Noria, NoWorker, Run, RunNotActive, RunResult, Workflow
 from noria.clock import now
 from noria.contract import commands, envelopes
 from noria.contract.facts import Answered, Fact, FactMessage, Started, StepEnded
@@ -36,6 +38,17 @@ async def interrupted(noria: Noria, flow: Workflow, input: Any, chains: dict[str
     return run
 
 
+@asynccontextmanager
+async def restarted(noria: Noria, flow: Workflow, run: Run) -> AsyncIterator[RunResult]:
+    """What the run comes to by a restart that is sent before there is a worker."""
+    result = asyncio.create_task(run.restart())
+    async with asyncio.timeout(5):
+        while len(await noria.broker.commands.read(ActorKey(flow.id, run.id))) < 2:
+            await asyncio.sleep(0.01)
+    async with noria.worker(flow, lease=5):
+        yield await result
+
+
 def started(input: Any) -> Started:
     return Started(input, None, now())
 
@@ -61,8 +74,8 @@ async def test_only_an_active_run_is_restarted(noria: Noria, calls: Counter[str]
 async def test_interrupted_in_its_only_step(noria: Noria, calls: Counter[str]) -> None:
     flow = Workflow("single").then(gives("counter", lambda data: {"count": calls["counter"], **data}, calls)).commit()
     run = await interrupted(noria, flow, {"value": 42}, {"": [started({"value": 42})]})
-    async with noria.worker(flow, lease=5):
-        result = await run.restart()
+    async with restarted(noria, flow, run) as result:
+        pass
     assert (result.status, result.result, calls) == ("success", {"count": 1, "value": 42}, {"counter": 1})
 
 
@@ -85,8 +98,7 @@ async def test_parent_and_nested_workflow_interrupted(noria: Noria, calls: Count
     flow, given = nesting(calls), {"step1Result": 2}
     inside = [started(given), ended("step2", {"step2Result": 3})] if begun else [started(given)]
     run = await interrupted(noria, flow, {}, {"": [started({}), ended("step1", given)], "nested": inside})
-    async with noria.worker(flow, lease=5):
-        result = await run.restart()
+    async with restarted(noria, flow, run) as result:
         stored = await run.get()
     assert outputs(result) == {"step1": given, "nested": {"nestedFinal": 4}, "step4": {"final": 5}}
     assert calls == {"step3": 1, "step4": 1} | ({} if begun else {"step2": 1})
@@ -97,8 +109,7 @@ async def test_parent_and_nested_workflow_interrupted(noria: Noria, calls: Count
 async def test_a_restarted_run_suspends_and_is_resumed(noria: Noria, calls: Counter[str]) -> None:
     flow, given = prompting(calls), {"userInput": "test input"}
     run = await interrupted(noria, flow, {"input": "test"}, {"": [started({"input": "test"}), ended("getUserInput", given)]})
-    async with noria.worker(flow, lease=5):
-        result = await run.restart()
+    async with restarted(noria, flow, run) as result:
         prompt = result.steps["promptAgent"]
         assert (result.status, prompt.status, prompt.suspend_payload) == ("suspended", "suspended", {"testPayload": "hello"})
         assert prompt.started_at and prompt.suspended_at and prompt.ended_at is None
@@ -115,8 +126,8 @@ async def test_both_parallel_steps_were_running(noria: Noria, calls: Counter[str
     both = [gives("step1", lambda data: {"result": data["value"] * 2}, calls), gives("step2", lambda data: {"result": data["value"] + 10}, calls)]
     flow = Workflow("both").parallel(*both).commit()
     run = await interrupted(noria, flow, {"value": 5}, {"": [started({"value": 5})]})
-    async with noria.worker(flow, lease=5):
-        result = await run.restart()
+    async with restarted(noria, flow, run) as result:
+        pass
     assert outputs(result) == {"step1": {"result": 10}, "step2": {"result": 15}} and calls == {"step1": 1, "step2": 1}
 
 
@@ -128,8 +139,8 @@ async def test_inside_a_loops_body(noria: Noria, calls: Counter[str]) -> None:
     inside = [started({"value": 5}), ended("increment", {"value": 6})]
     root = [started({"value": 0}), ended("first-step", {"value": 0}), *passed]
     run = await interrupted(noria, flow, {"value": 0}, {"": root, "body@6": inside})
-    async with noria.worker(flow, lease=5):
-        result = await run.restart()
+    async with restarted(noria, flow, run) as result:
+        pass
     body = result.steps["body"]
     assert (result.status, result.input, result.result) == ("success", {"value": 0}, {"value": 10})
     assert (body.input, body.output, body.iterations, rounds) == ({"value": 9}, {"value": 10}, 10, [6, 7, 8, 9, 10])
@@ -141,7 +152,7 @@ async def test_only_the_running_members_run_again(noria: Noria, calls: Counter[s
     flow = Workflow("members").then(gives("initial", {"go": 1}, calls)).parallel(*members).then(gives("final", lambda data: data, calls)).commit()
     chains = {"": [started({}), ended("initial", {"go": 1})], "p1": [ended("p1", {"n": 1}, leaf=True)]}
     run = await interrupted(noria, flow, {}, chains)
-    async with noria.worker(flow, lease=5):
-        result = await run.restart()
+    async with restarted(noria, flow, run) as result:
+        pass
     assert result.steps["final"].input == {"p1": {"n": 1}, "p2": {"n": 2}, "p3": {"n": 3}}
     assert calls == {"p2": 1, "p3": 1, "final": 1}
