@@ -20,9 +20,11 @@ from noria import (
     NoriaError,
     NoWorker,
     RunAlreadyStarted,
+    RunNotActive,
     RunNotFound,
     RunNotSuspended,
     RunStillActive,
+    StepNotFound,
     Workflow,
     WorkflowNotFound,
     step,
@@ -224,6 +226,23 @@ async def test_events_by_the_api(api: Noria, noria: Noria) -> None:
     more = [e.type async for e in run.resume_stream({"ok": True})]
     assert more == ["workflow-step-start", "workflow-step-result", "workflow-finish"]
     assert [e async for e in run.observe()] == [e async for e in noria.create_run(confirms, "s").observe()]
+
+
+async def test_time_travel_fork_and_restart_by_the_api(api: Noria, noria: Noria) -> None:
+    run = api.create_run(doubles, "t")
+    await run.start(Ask(n=1))
+    travelled = await run.time_travel(double, input={"n": 5})
+    assert travelled.unwrap() == Receipt(total=10)
+    types = [e.type async for e in run.time_travel_stream("double", input={"n": 6})]
+    assert types[-1] == "workflow-finish" and types.count("workflow-finish") == 1 and (await run.result()).result == {"total": 12}
+    fork = await run.fork("double", input={"n": 7}, run_id="forked")
+    assert fork.id == "forked" and (await fork.result(timeout=10)).unwrap() == Receipt(total=14)
+    other = run.fork("double", input={"n": 8})
+    assert (await other.start()).result == {"total": 16} and (await noria.runs.list(doubles)).total == 3
+    with pytest.raises(StepNotFound, match="double"):
+        await run.time_travel("nope")
+    with pytest.raises(RunNotActive):
+        await run.restart()
 
 
 async def test_nobody_serves_the_api(noria: Noria, server_url: str) -> None:

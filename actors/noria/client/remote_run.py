@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from typing import Any, TypeVar
 
+from noria import ids
 from noria.client.noria import Noria
-from noria.client.run import Run, step_path
+from noria.client.run import Run
 from noria.client.streams import RunStream
+from noria.client.travel import step_path
 from noria.clock import monotonic
 from noria.contract import control
 from noria.contract.control import Begun, read
@@ -17,8 +19,8 @@ from noria.contract.results import RunResult
 from noria.contract.subjects import Subjects
 from noria.contract.values import dumps, loads, plain
 from noria.errors import BrokerUnavailable, NoriaError, NoWorker
-from noria.limits import ANSWER_SECONDS, API_SILENCE_SECONDS, API_WAIT_SECONDS, PATIENCE_SECONDS
-from noria.ports import Answer, Broker, Nobody, Talk
+from noria.limits import ANSWER_SECONDS, API_WAIT_SECONDS, PATIENCE_SECONDS
+from noria.ports import Answer, Broker, Nobody
 from noria.workflow.builder import Workflow
 
 PAUSE_SECONDS = 0.25
@@ -53,10 +55,6 @@ class Api:
         if answer.error is not None:
             raise control.error_of(answer.body, answer.error, answer.code)
         return loads(answer.body)
-
-    def inbox(self, on_message: Callable[[Answer | None], None]) -> Talk:
-        """An address to send events to."""
-        return self._broker.calls.open(on_message)
 
 
 class RemoteRun(Run):
@@ -136,12 +134,21 @@ class RemoteRun(Run):
     async def time_travel(self, step: Any, **options: Any) -> RunResult:
         return await self.time_travel_stream(step, **options).result()
 
+    def fork(self, step: Any, *, run_id: str | None = None, **options: Any) -> Any:  # a RemoteFork
+        id = ids.run_id() if run_id is None else run_id
+        begin = self._of("fork", True, step=[*step_path(step)], fork_id=id, **options).begin
+        return RemoteFork(self._noria, self._api, self._given or self.workflow_id, id, begin)
+
 
 class RemoteStream(RunStream):
     """The events of a run and its outcome, by the control API."""
 
-    def __init__(self, run: RemoteRun, api: Api, verb: str, fields: dict[str, Any], close_on_suspend: bool, timeout: float | None) -> None:
-        self._run, self._api, self._verb, self._fields = run, api, verb, fields
+    def __init__(
+        self, run: RemoteRun, api: Api, verb: str, fields: dict[str, Any], close_on_suspend: bool, timeout: float | None,
+        begin: Callable[[], Awaitable[int]] | None = None,
+    ) -> None:  # fmt: skip
+        """`verb` and `fields` are the command that begins it, unless `begin` does."""
+        self._run, self._api, self._verb, self._fields, self._given = run, api, verb, fields, begin
         self._until_ended, self._limit = not close_on_suspend, timeout
         self._sent: asyncio.Future[int] | None = None
 
@@ -152,7 +159,7 @@ class RemoteStream(RunStream):
 
     async def _send(self) -> int:
         if not self._verb:
-            return 0
+            return await self._given() if self._given is not None else 0
         answer = await self._api.ask(self._verb, run_id=self._run.id, workflow=self._run.workflow_id, **self._fields)
         return read(Begun, answer).sequence
 
@@ -169,44 +176,39 @@ class RemoteStream(RunStream):
             begun = await self.begin()
         except NoriaError:
             return
-        after = begun - 1 if self._verb == "start" else begun
-        seen = set[str]()
+        after = begun - 1 if self._verb == "start" or self._given is not None else begun
+        last, seen = after, set[str]()
         while True:
-            over, last = False, after
-            async for event in self._page(after):
-                if event is None:
-                    over = True
-                elif event.id not in seen:
+            answer = await self._api.ask(
+                "events", within=API_WAIT_SECONDS, run_id=self._run.id, workflow=self._run.workflow_id, after=after,
+                seconds=API_WAIT_SECONDS, close_on_suspend=not self._until_ended,
+            )  # fmt: skip
+            for event in (read(RunEvent, found) for found in answer["events"]):
+                if event.id not in seen:
                     seen = {event.id} if event.sequence > last else {*seen, event.id}
                     last = event.sequence
                     yield event
-            if over:
+            if answer["over"]:
                 return
             after = max(after, last - 1)  # one stored message may give several events: the last one's are asked for again
-            await asyncio.sleep(PAUSE_SECONDS)
 
-    async def _page(self, after: int) -> AsyncGenerator[RunEvent | None, None]:
-        """Events until one request ends; None last when there are no more."""
-        queue: asyncio.Queue[Answer | None] = asyncio.Queue()
-        inbox = self._api.inbox(queue.put_nowait)
-        asking = asyncio.ensure_future(
-            self._api.ask(
-                "events", within=API_WAIT_SECONDS, run_id=self._run.id, workflow=self._run.workflow_id, to=inbox.address, after=after,
-                seconds=API_WAIT_SECONDS, close_on_suspend=not self._until_ended,
-            )
-        )  # fmt: skip
-        asking.add_done_callback(lambda _: queue.put_nowait(None))
-        try:
-            while (message := await asyncio.wait_for(queue.get(), API_SILENCE_SECONDS)) is not None:
-                if message.body:
-                    yield read(RunEvent, loads(message.body))
-            if (await asking)["over"]:
-                yield None
-        except TimeoutError:
-            return  # whoever answered is gone: ask again
-        finally:
-            asking.cancel()
-            inbox.close()
+
+class RemoteFork(RemoteRun):
+    """A run that begins where another one was: when it is awaited, or by `start()`, `stream()` or `result()`."""
+
+    def __init__(self, noria: Noria, api: Api, workflow: Workflow | str, run_id: str, begin: Callable[[], Awaitable[int]]) -> None:
+        super().__init__(noria, api, workflow, run_id, None)
+        self._begin = begin
+
+    def __await__(self) -> Generator[Any, None, Run]:
+        yield from self._begin().__await__()
+        return self
+
+    def stream(self, input: Any = None, *, timeout: float | None = None, close_on_suspend: bool = True, **options: Any) -> RemoteStream:
+        return RemoteStream(self, self._api, "", {}, close_on_suspend, timeout, self._begin)
+
+    async def outcome(self, after: int, timeout: float | None = None, *, ended: bool = False) -> RunResult:
+        return await super().outcome(after or await self._begin(), timeout, ended=ended)
 
 
 def with_output(result: T, parse_output: Callable[[Any], Any] | None) -> T:

@@ -105,8 +105,8 @@ class TimeTravel(Wait, Travel):
     """Run again from a step on. Answer: `Begun`, or the run's result with `wait`."""
 
 
-class Fork(Travel):
-    """A new run that begins at a step of this one. Answer: `Begun`."""
+class Fork(Wait, Travel):
+    """A new run that begins at a step of this one. Answer: `Begun`, or the new run's result with `wait`."""
 
     fork_id: str | None = None
 
@@ -153,14 +153,13 @@ class Outcome(Control):
 
 
 class Events(Control):
-    """The events of a run after a sequence, each sent to the subject `to`, an empty message now and then between them.
-    Answer, at the latest after `seconds`: whether the stream is `over`."""
+    """The events of a run after a sequence, as soon as there is one, at the latest after `seconds`. Answer: `events`, and
+    whether the stream is `over`; else ask again after the last one's sequence."""
 
     run_id: str
     workflow: str
-    to: str
     after: int = 0
-    seconds: float = Field(60.0, ge=0, le=600)
+    seconds: float = Field(20.0, ge=0, le=60)
     close_on_suspend: bool = False
 
 

@@ -13,7 +13,7 @@ from noria.contract.control import Begun, Control, to_json
 from noria.contract.subjects import Subjects
 from noria.contract.values import dumps
 from noria.errors import InvalidInput, NoriaError, NoWorker, RunNotFound
-from noria.limits import API_HEARTBEAT_SECONDS
+from noria.limits import API_PAGE_BYTES, API_PAGE_EVENTS, API_QUIET_SECONDS
 from noria.ports import Answer, Endpoint
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ async def _answer(noria: Noria, request: Control) -> Any:
             return await _begun(run, run.time_travel_stream(r.step, **_travel(r)), r.wait)
         case control.Fork() as r:
             fork = (await _find(noria, r.run_id, r.workflow)).fork(r.step, run_id=r.fork_id, **_travel(r))
-            return await _begun(fork, fork.observe(), None)
+            return await _begun(fork, fork.stream(), r.wait)
         case control.Delete() as r:
             await noria.runs.delete(r.run_id, r.workflow, force=r.force)
             return {"run_id": r.run_id}
@@ -141,24 +141,22 @@ async def _outcome(noria: Noria, r: control.Outcome) -> Any:
 
 
 async def _events(noria: Noria, r: control.Events) -> Any:
-    """Send what there is until the stream is over or the time is up: a caller that is gone must not be sent to for ever."""
-    run = noria.create_run(noria.registry.get(r.workflow, r.workflow), r.run_id)
-
-    async def beat() -> None:
-        while True:
-            await asyncio.sleep(API_HEARTBEAT_SECONDS)
-            noria.broker.calls.tell(r.to, b"")
-
-    beating = asyncio.create_task(beat())
+    """What there is after a sequence, waiting for the first one; the caller asks again for more."""
+    source = aiter(noria.create_run(noria.registry.get(r.workflow, r.workflow), r.run_id).observe())
+    found: list[Any] = []
+    size, over = 0, False
     try:
-        async with asyncio.timeout(r.seconds):
-            async for event in run.observe():
-                if event.sequence > r.after:
-                    noria.broker.calls.tell(r.to, dumps(to_json(event)))
-                    if r.close_on_suspend and event.type == "workflow-finish":
-                        break
+        async with asyncio.timeout(r.seconds) as limit:
+            while len(found) < API_PAGE_EVENTS and size < API_PAGE_BYTES and not over:
+                event = await anext(source, None)
+                over = event is None
+                if event is not None and event.sequence > r.after:
+                    found.append(to_json(event))
+                    size += len(dumps(found[-1]))
+                    over = r.close_on_suspend and event.type == "workflow-finish"
+                    limit.reschedule(min(limit.when() or 0.0, asyncio.get_running_loop().time() + API_QUIET_SECONDS))
     except TimeoutError:
-        return {"over": False}
+        pass
     finally:
-        beating.cancel()
-    return {"over": True}
+        await source.aclose()
+    return {"events": found, "over": over}
