@@ -73,8 +73,8 @@ class Guarded(NamedTuple):
         given = {"user": role, "password": f"secret-of-{role}", "inbox_prefix": inbox(role), "tls": ssl.create_default_context(cafile=self.ca)}
         return {**given, "js_prefix": js_prefix(SUBJECTS)} if role == "observer" else given
 
-    def connect(self, role: Role) -> Any:
-        return Noria.connect(self.url, namespace=NAMESPACE, **self.options(role))
+    def connect(self, role: Role, via: str = "streams") -> Any:
+        return Noria.connect(self.url, namespace=NAMESPACE, via=via, **self.options(role))
 
 
 def start(config: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:

@@ -156,6 +156,17 @@ async def test_an_operator_asks_the_control_api_only(worker: Noria, guarded: Gua
     await stop()
 
 
+async def test_an_operator_operates_by_the_api(worker: Noria, guarded: Guarded) -> None:
+    async with guarded.connect("operator", via="api") as operator:
+        run = operator.create_run(asking)
+        assert [e.type async for e in run.stream(1)][-1] == "workflow-finish"
+        assert (await run.resume(5)).result == 5 and [e.type async for e in run.observe()][-1] == "workflow-finish"
+        assert (await operator.run(flow, 3)).result == 6 and (await operator.runs.list()).total >= 2
+        assert {w["id"] for w in await operator.workflows.list()} >= {flow.id, asking.id}
+        await operator.runs.delete(run.id, asking)
+        assert await worker.runs.get(run.id) is None
+
+
 async def test_a_worker_works_but_does_not_manage(worker: Noria, guarded: Guarded) -> None:
     assert (await worker.run(flow, 3)).result == 6
     run = worker.create_run(asking)
@@ -261,7 +272,8 @@ def test_every_subject_of_the_namespace_is_in_the_table_once() -> None:
     s = SUBJECTS
     made = [
         *(s.of(kind, actor) for kind in ("in", "run", "live", "timer")), s.worker("order"), s.trigger("order"), s.dead_letter("x", "order"),
-        s.rest(run, "failed"), s.nudge(*run), s.record(run), s.blob(run, "x.0"),
+        s.rest(run, "failed"), s.nudge(*run), s.record(run), s.blob(run, "x.0"), s.cron("order", "nightly"), s.past("order", "nightly"),
+        s.api("start"), s.step("order", "charge"), s.cancel("order", "charge", "c1"),
     ]  # fmt: skip
     for subject in made:
         assert len([c for c in CHANNELS if subject.startswith(c.filter(s).removesuffix(">"))]) == 1, subject

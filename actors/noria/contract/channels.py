@@ -71,5 +71,6 @@ CHANNELS = (
     Channel("workers", "{ns}.worker.{workflow}", None, W, W, (), "who hosts the workflow"),
     Channel("hosts", "{ns}.host.{id}", None, W, W, (), "whether a host is there"),
     Channel("steps", "{ns}.step.{workflow}.{step}", None, W, W, ("calls/",), "step handlers"),
+    Channel("cancels", "{ns}.uncall.{workflow}.{step}.{call}", None, W, W, (), "a step call is no longer wanted"),
     Channel("api", "{ns}.api.{verb}", None, ("operator", "worker"), W, ("api/",), "the control API"),
 )  # fmt: skip
