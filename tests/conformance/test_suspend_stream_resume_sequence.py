@@ -352,3 +352,13 @@ async def test_a_resume_needs_no_provider(noria: Noria, host: Host) -> None:
     await run.start({})
     result = await noria.create_run("tenant", run.id).resume({"approved": True})
     assert result.status == "success" and result.result == "tenant-1"
+
+
+async def test_data_that_only_the_worker_can_check_leaves_the_step_suspended(noria: Noria, host: Host) -> None:
+    """A client that knows the workflow by its id alone cannot refuse it; the run must not die of a typing error."""
+    run = await host(summing(Value))
+    before = await run.start({"value": 0})
+    async with Noria.connect(noria.url, namespace=noria.namespace) as stranger:
+        result = await stranger.create_run("summing", run.id).resume({"value": "many"})
+        assert result.status == "suspended" and result.suspended == before.suspended and result.steps == before.steps
+        assert (await stranger.create_run("summing", run.id).resume({"value": 21})).result == {"value": 22}

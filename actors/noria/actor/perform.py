@@ -21,6 +21,7 @@ from noria.contract.values import error_info, plain
 from noria.errors import BrokerUnavailable, InvalidInput, LimitExceeded, NonRetryable, NoriaError, Tripwire
 from noria.limits import LINGER_SECONDS, NO_HANDLER_PAUSES
 from noria.machine.state import Actor, place
+from noria.machine.state import Step as StepRecord
 from noria.machine.tasks import Ask, Hold, RunMapping, RunSleep, RunStep
 from noria.ports import Refused
 from noria.retry import Retry
@@ -102,6 +103,14 @@ class _Attempts:
             writes=context.writes(), **self._common(),
         )  # fmt: skip
 
+    def still_suspended(self, record: StepRecord) -> StepSuspended:
+        """A resume that could not be given to the step leaves it as it was."""
+        assert record.started_at is not None and record.suspended_at is not None
+        return StepSuspended(
+            self.task.step.id, record.started_at, record.suspended_at, record.suspend_payload, record.labels, record.suspend_output,
+            self.task.round, leaf=self.task.leaf, attempts=record.attempts,
+        )  # fmt: skip
+
     def waiting(self, until: float) -> StepWaiting:
         return StepWaiting(until=until, **self._common())
 
@@ -118,7 +127,14 @@ async def _try(activation: Activation, actor: Actor, task: RunStep, fact: _Attem
         if kept != task.input:
             fact.has_input, fact.input = True, kept
         if task.resume is not None:
-            context.resume_data, fact.resume_payload = step.parse_resume(task.resume[1])
+            try:
+                context.resume_data, fact.resume_payload = step.parse_resume(task.resume[1])
+            except InvalidInput as error:  # from a client that does not know the workflow's types
+                waiting = actor.steps.get(step.id)
+                if waiting is None or waiting.status != "suspended":
+                    raise
+                log.error("step %r of run %s stays suspended: %s", step.id, activation.key.run, error)
+                return fact.still_suspended(waiting)
         context.input = value
         started = {"input": kept, "attempt": context.attempt, "status": "running"}
         if task.resume is not None:
