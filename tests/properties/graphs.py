@@ -109,16 +109,21 @@ def make_flow(id: str, graph: Graph) -> Workflow:
             case ("sleep",):
                 flow = flow.sleep(0)
             case ("parallel", units):
-                flow = flow.parallel(*[make_unit(u) for u in units]).map(total)
+                flow = flow.parallel(*[make_unit(u) for u in units], placement=placement(units[0][1])).map(total)
             case ("branch", arms):
                 flow = flow.branch(*[(divides(k), make_unit(u)) for k, u in arms]).map(total)
             case ("foreach", unit, n, concurrency):
-                flow = flow.map(spread_out(n)).foreach(make_unit(unit), concurrency=concurrency).map(sum)
+                flow = flow.map(spread_out(n)).foreach(make_unit(unit), concurrency=concurrency, placement=placement(unit[1])).map(sum)
             case ("loop", unit, rounds, until):
                 flow = flow.map(remember(unit[1], rounds))
                 loop = flow.do_until if until else flow.do_while
                 flow = loop(make_unit(unit), reached(unit[1], until))
     return flow
+
+
+def placement(id: str) -> Any:
+    """One block in four has its members spread over the cluster."""
+    return "spread" if sum(id.encode()) % 4 == 0 else "auto"
 
 
 def times(k: int) -> Any:
