@@ -162,11 +162,16 @@ async def test_a_frozen_host_is_not_gone_and_comes_back_fenced_where_it_was(nori
 
 async def test_a_host_that_was_missed_by_mistake_is_fenced(noria: Noria, server_url: str) -> None:
     executed: list[tuple[int, str]] = []
+    missed, taken = asyncio.Event(), asyncio.Event()
 
     def flow(worker: int) -> Workflow:
         async def work(x: int, ctx: Context) -> int:
             executed.append((worker, str(ctx.step_id)))
-            await asyncio.sleep(0.1)
+            if worker == 2:
+                taken.set()
+            elif ctx.step_id == "s3":
+                missed.set()
+                await asyncio.wait_for(taken.wait(), 20)
             return x + 1
 
         made = Workflow("missed")
@@ -174,20 +179,18 @@ async def test_a_host_that_was_missed_by_mistake_is_fenced(noria: Noria, server_
             made = made.then(step(work, id=f"s{n}"))
         return made.commit()
 
-    async with Noria.connect(server_url, namespace=noria.namespace) as other:
-        first = noria.worker(flow(1))
-        async with first:
-            run = other.create_run("missed")
-            await other.broker.provision()
-            await run.start_async(0)
-            await until(lambda: len(executed) >= 3)
-            assert first.host.peers._stop is not None
-            await first.host.peers._stop()  # it lives on, but nobody hears it any more
-            async with other.worker(flow(2)):
-                result = await run.result(timeout=20)
-            assert (result.status, result.result) == ("success", 10)
-            assert {worker for worker, _ in executed} == {1, 2} and len(executed) <= 11
-            assert len(await recorded(noria, "missed", run.id)) == 10
+    async with Noria.connect(server_url, namespace=noria.namespace) as other, noria.worker(flow(1)) as first:
+        run = other.create_run("missed")
+        await run.start_async(0)
+        await missed.wait()
+        assert first.host.peers._stop is not None
+        await first.host.peers._stop()  # it lives on, but nobody hears it any more
+        async with other.worker(flow(2)):
+            result = await run.result(timeout=20)
+    assert (result.status, result.result) == ("success", 10)
+    assert executed[:5] == [(1, "s0"), (1, "s1"), (1, "s2"), (1, "s3"), (2, "s3")]
+    assert sorted(name for _, name in executed) == sorted([*(f"s{n}" for n in range(10)), "s3"]), "one step twice"
+    assert len(await recorded(noria, "missed", run.id)) == 10
 
 
 async def test_nothing_is_taken_from_hosts_that_live(noria: Noria, server_url: str) -> None:
