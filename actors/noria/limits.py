@@ -27,6 +27,7 @@ GATHER_SECONDS: Final = 0.25  # how long hosts may take to say what they hold
 CONFIRM_SECONDS: Final = 0.1  # a host is gone when nobody answers twice, so far apart
 RESCUE_SPAN: Final = 100_000  # sequences of the stream in which young commands of the dead are looked for
 RESCUE_COMMANDS: Final = 10_000  # looked at, from each end of what is not acknowledged; the lease brings back the rest
+RESULTS_KEPT: Final = 64  # blocks of spread children whose parent's results a host keeps
 RESCUE_AT_ONCE: Final = 64  # actors looked at together
 THREADS: Final = 32  # sync steps running at once per worker
 ANSWER_SECONDS: Final = 3.0  # how long one request to the broker may take before it is sent again

@@ -96,6 +96,49 @@ async def test_ten_thousand_items(noria: Noria) -> None:
     assert stored is not None and len(stored.body) <= MAX_INLINE_BYTES
 
 
+async def test_spread_children_see_what_children_in_place_see(noria: Noria, server_url: str) -> None:
+    hosts: set[int] = set()
+
+    def flow(host: int, placement: str) -> Workflow:
+        @step
+        async def prepare(x: int, ctx: Context) -> list[int]:
+            ctx.set_state(rate=x)
+            ctx.request_context["tenant"] = "t1"
+            return [x, x + 1, x + 2]
+
+        @step
+        async def look(x: int, ctx: Context) -> dict[str, object]:
+            hosts.add(host)
+            await asyncio.sleep(0.02)
+            seen = {"prepared": ctx.step_result("prepare"), "doubled": ctx.step_result("double"), "missing": ctx.step_result("look", "none")}
+            shared = {"init": ctx.init_data, "state": ctx.state, "tenant": ctx.request_context["tenant"], "resource": ctx.resource_id}
+            return {"x": x, **seen, **shared, "path": ".".join(ctx.path)}
+
+        @step
+        async def double(x: int) -> list[int]:
+            return [x * 2] * 4
+
+        inner = Workflow("inner").then(double).foreach(look, concurrency=4, placement=placement)
+        made = Workflow(f"sees-{placement}").then(prepare).foreach(look, concurrency=3, placement=placement)
+        return made.map(lambda out: [o["x"] for o in out]).foreach(inner, concurrency=3, placement=placement).commit()
+
+    async def outcome(placement: str) -> object:
+        async with (
+            Noria.connect(server_url, namespace=noria.namespace) as other,
+            noria.worker(flow(1, placement), concurrency=4),
+            other.worker(flow(2, placement), concurrency=4),
+        ):
+            run = noria.create_run(f"sees-{placement}", resource_id="r1")
+            result = await run.start(5, timeout=30)
+        assert result.status == "success", result.error
+        return result.result, result.steps["look"].output, result.steps["inner"].output
+
+    spread = await outcome("spread")
+    assert hosts == {1, 2}
+    assert spread == await outcome("local")
+    assert spread[1][0]["prepared"] == [5, 6, 7] and spread[1][0]["doubled"] is None and spread[2][0][0]["doubled"] == [10] * 4
+
+
 async def test_spread_children_suspend_and_are_resumed_through_the_root(noria: Noria) -> None:
     @step
     async def ask(x: int, ctx: Context) -> int:

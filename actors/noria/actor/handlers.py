@@ -13,7 +13,7 @@ from noria.contract.facts import Writes
 from noria.contract.values import as_dict, plain
 from noria.errors import InvalidInput, NoriaError, StepTimeout
 from noria.machine.state import Actor, live, segment, split
-from noria.machine.view import USAGE
+from noria.machine.view import USAGE, result, results
 from noria.workflow.context import Context
 from noria.workflow.functions import UserFunction
 from noria.workflow.steps import Step
@@ -47,6 +47,7 @@ class LiveContext(Context):
         self._context: dict[str, Any] | None = None
         self._context_before: dict[str, Any] = {}
         self._usage: dict[str, int] = {}
+        self._above: dict[str, Any] = {}
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
@@ -88,16 +89,20 @@ class LiveContext(Context):
 
     def step_result(self, step: Any, default: Any = None) -> Any:
         wanted = step if isinstance(step, str) else step.id
-        found = result_of(self._activation, self._actor, wanted)
-        return default if found is None else found[0]
-
-    def results(self) -> dict[str, Any] | None:
-        """What `step_result` knows, by step; None when it cannot see it."""
         scope = self._activation.places.scope(self._activation.tree, self._actor)
         if scope is None:
-            return None
-        found = {name: result_of(self._activation, self._actor, name) for name in (*scope.steps, *scope.children)}
-        return {name: result[0] for name, result in found.items() if result is not None}
+            return self._above.get(wanted, default)
+        found = result(self._activation.tree, scope, wanted)
+        return default if found is None else found[0]
+
+    def results(self) -> dict[str, Any]:
+        """What `step_result` knows, by step."""
+        scope = self._activation.places.scope(self._activation.tree, self._actor)
+        return self._above if scope is None else results(self._activation.tree, scope)
+
+    async def look_above(self) -> None:
+        """Before the call: a step that was spread reads what it may ask of the workflow around it."""
+        self._above = await self._activation.host.above.results(self._activation)
 
     def suspend(self, payload: Any = None, *, label: str | list[str] | None = None, output: Any = None) -> NoReturn:
         if self._step is None:
@@ -167,22 +172,3 @@ async def _call_step(activation: Activation, step: Step, value: Any, context: Li
         return await step.fn.call(value, context)
     result = await activation.in_thread(step.fn.call, value, context)
     return await result if inspect.isawaitable(result) else result
-
-
-def result_of(activation: Activation, actor: Actor, step: str) -> tuple[Any] | None:
-    """The output of a step that succeeded in the actor's workflow, in a tuple; None when there is none."""
-    scope = activation.places.scope(activation.tree, actor)
-    if scope is None:
-        raise NoriaError(
-            "step_result() cannot see the parent from a child that was spread: hand the value on in the item, or use placement='local'"
-        )
-    record = scope.steps.get(step)
-    if record is not None:
-        return (record.output,) if record.status == "success" else None
-    for path in reversed(scope.children.get(step, [])):
-        child = activation.tree.actors.get(path)
-        if child is not None and child.status == "success":
-            return (child.output,)
-    return None
-
-

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from noria.actor import resting
+from noria.actor.above import Above
 from noria.actor.activation import Activation
 from noria.actor.peers import Peers
 from noria.actor.trial import Trial
@@ -35,7 +36,7 @@ class Host:
         self.nonces, self.observer = Nonces(), observer
         self.steps = steps  # whether step handlers run here, or are called elsewhere
         self.threads = ThreadPoolExecutor(THREADS, "noria-step")
-        self.peers = Peers(self)
+        self.peers, self.above = Peers(self), Above(broker)
         self.trial = Trial()
         self._activations: dict[ActorKey, Activation] = {}
         self._slots: set[Activation] = set()

@@ -140,6 +140,8 @@ async def _try(activation: Activation, actor: Actor, task: RunStep, fact: _Attem
         if task.resume is not None:
             started["resume_payload"] = fact.resume_payload
         activation.journal.live("workflow-step-start", actor, step.id, started)
+        if actor.path and actor.path == activation.key.path and ("c" in step.fn.order or step.remote):
+            await context.look_above()
         output = plain(await call_step(activation, step, value, context))
         return fact.ended("success", output=output, writes=context.writes())
     except SuspendSignal as signal:

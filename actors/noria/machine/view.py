@@ -75,6 +75,24 @@ def usage(tree: Tree) -> dict[str, int]:
     return {kind: tree.usage.get(kind, 0) for kind in USAGE}
 
 
+def result(tree: Tree, workflow: Actor, step: str) -> tuple[Any] | None:
+    """The output of a step that succeeded in a workflow, in a tuple; None when there is none."""
+    record = workflow.steps.get(step)
+    if record is not None:
+        return (record.output,) if record.status == "success" else None
+    for path in reversed(workflow.children.get(step, [])):
+        child = tree.actors.get(path)
+        if child is not None and child.status == "success":
+            return (child.output,)
+    return None
+
+
+def results(tree: Tree, workflow: Actor) -> dict[str, Any]:
+    """The outputs of all steps that succeeded in a workflow."""
+    found = {name: result(tree, workflow, name) for name in (*workflow.steps, *workflow.children)}
+    return {name: output[0] for name, output in found.items() if output is not None}
+
+
 def summary(tree: Tree) -> dict[str, Any]:
     """One line for lists."""
     root = tree.root
