@@ -55,3 +55,5 @@ CALL_HEARTBEAT_SECONDS: Final = 2.0  # a step handler elsewhere gives a sign of 
 HANDLER_DEATHS: Final = 5  # handlers in a row that may die of one call
 HANDLER_PATIENCE_SECONDS: Final = 10.0  # how long a missing handler is awaited in place
 NO_HANDLER_PAUSES: Final = (5.0, 300.0)  # the shortest and longest rest of a run whose step nobody serves
+PARKED_CANCEL_SECONDS: Final = 1.0  # how long cancel() waits for the last fact of a run that is canceled already
+READ_AHEAD: Final = 256  # runs read at once for a list

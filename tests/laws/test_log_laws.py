@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -153,6 +154,13 @@ async def test_follow_removes_its_consumer(nats: NatsBroker) -> None:
             pass
 
 
+async def freeze(pid: int) -> None:
+    """Stop a process, and wait until it is: on a busy machine it goes on for a while."""
+    os.kill(pid, signal.SIGSTOP)
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        await asyncio.sleep(0.001)
+
+
 async def test_appends_outlive_the_death_of_the_server(tmp_path: os.PathLike[str]) -> None:
     server = await start_server(tmp_path)
     port = int(server.url.rpartition(":")[2])
@@ -173,7 +181,7 @@ async def test_a_retry_after_a_lost_answer_stores_once() -> None:
     server = await start_server()
     broker = await connect_broker(server.url, "frozen")
     await broker.provision()
-    os.kill(server.pid, signal.SIGSTOP)
+    await freeze(server.pid)
     under_way = broker.log.append(ROOT, b"1", 0)
     await asyncio.sleep(3.8)  # past the answer time: the append is sent a second time
     os.kill(server.pid, signal.SIGCONT)
@@ -187,7 +195,7 @@ async def test_closing_completes_what_is_under_way() -> None:
     server = await start_server()
     broker = await connect_broker(server.url, "closing")
     await broker.provision()
-    os.kill(server.pid, signal.SIGSTOP)
+    await freeze(server.pid)
     under_way = broker.log.append(ROOT, b"1", 0)
     await asyncio.sleep(0.05)
     await broker.close()

@@ -14,7 +14,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from noria import Context, Noria, Workflow, step
-from noria.contract.facts import StepEnded, decode
+from noria.contract.envelopes import decode
+from noria.contract.facts import StepEnded
 from noria.ports import ActorKey
 
 STEPS, KILLED_AFTER = 20, 8

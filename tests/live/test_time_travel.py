@@ -11,8 +11,8 @@ import pytest
 from noria import Context, InvalidInput, NonRetryable, Noria, Retry, RunAlreadyStarted, RunNotFound, RunStillActive, StepNotFound, Workflow, step
 from noria.clock import now
 from noria.contract import commands
+from noria.contract.envelopes import decode as decode_facts
 from noria.contract.facts import Rewound
-from noria.contract.facts import decode as decode_facts
 from noria.ports import ActorKey
 
 calls: Counter[str] = Counter()

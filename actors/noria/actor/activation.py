@@ -17,7 +17,7 @@ from noria.actor.load import Unreadable, fold, load
 from noria.actor.places import Places
 from noria.actor.travel import travel
 from noria.clock import now
-from noria.contract.facts import Answered, Fact, Rested, Started
+from noria.contract.facts import Answered, Fact, Rested, Started, StepEnded
 from noria.errors import BrokerUnavailable, GraphMismatch, LimitExceeded, NoriaError
 from noria.limits import FIRST_RECORD_SECONDS, MAX_LOG_MESSAGES, POISON_TAKEOVERS, RECORD_EVERY_FACTS, SUSPECT_TAKEOVERS
 from noria.machine.fit import misfit
@@ -52,6 +52,8 @@ class Activation:
         self.recovered = False
         self.suspect = False  # not renewed for longer than the lease: read before the next step
         self.overrun: NoriaError | None = None  # why it shall fail: past the workflow's timeout, or a limit
+        self.stopping = False
+        self.interrupted: dict[str, StepEnded] = {}  # path -> what was stopped there
         self.watching = 0  # spread children that we wait for
         self.revision: int | None = None  # of the run's record; a spread child has none
         self.recorded = 0  # the root's last fact that the record included when it was read
@@ -214,6 +216,7 @@ class Activation:
 
     async def _run(self) -> None:
         root = self.tree.root
+        self.interrupted.clear()
         while True:
             if self.tree.cancel and root.status not in ENDED:
                 status = "canceled"
@@ -301,9 +304,12 @@ class Activation:
             self.host.trial.leave(self)
 
     async def stop(self) -> None:
+        """Nothing runs here any more, and nothing is under way; what ignored that it was stopped was the last thing."""
+        self.stopping = True
         if self._main is not None and not self._main.done():
             self._main.cancel()
             await asyncio.wait([self._main])
+        self.stopping = False
         await self.journal.settle()
 
     def fail_soon(self, error: NoriaError) -> None:

@@ -83,6 +83,7 @@ class _Fanout:
         return {seg: self.rested.get(seg, "paused") for seg in self.task.segments}
 
     async def stop(self) -> None:
+        self.activation.stopping = True
         for task in self.local:
             task.cancel()
         if self.local:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, assert_never
 
-from noria.actor import perform
+from noria.actor import endings, perform
 from noria.actor.children import run_children
 from noria.clock import now
 from noria.contract.facts import Finished, Started
@@ -14,6 +15,7 @@ from noria.machine.decide import decide
 from noria.machine.state import Actor, parent, segment
 from noria.machine.tasks import Ask, Hold, Record, Rest, RunChildren, RunMapping, RunSleep, RunStep, Unit
 from noria.workflow.builder import Workflow
+from noria.workflow.context import AbortSignal
 
 if TYPE_CHECKING:
     from noria.actor.activation import Activation
@@ -27,27 +29,35 @@ async def drive(activation: Activation, actor: Actor) -> str:
     rested: dict[str, str] | None = None
     while True:
         activation.check_lease()
-        task = decide(activation.tree, actor, unit, now(), rested)
+        if activation.stopping:
+            raise asyncio.CancelledError
+        began = now()
+        task = decide(activation.tree, actor, unit, began, rested)
         rested = None
-        match task:
-            case RunStep():
-                await perform.run_step(activation, actor, task)
-            case Rest():
-                return task.status
-            case Record():
-                await activation.record(actor, task.facts)
-            case RunMapping():
-                await perform.run_mapping(activation, actor, task)
-            case RunSleep():
-                await perform.run_sleep(activation, actor, task)
-            case Ask():
-                await perform.ask(activation, actor, task)
-            case Hold():
-                await perform.hold(activation, actor, task)
-            case RunChildren():
-                rested = await run_children(activation, actor, task, drive)
-            case _:
-                assert_never(task)
+        try:
+            match task:
+                case RunStep():
+                    await perform.run_step(activation, actor, task)
+                case Rest():
+                    return task.status
+                case Record():
+                    await activation.record(actor, task.facts)
+                case RunMapping():
+                    await perform.run_mapping(activation, actor, task)
+                case RunSleep():
+                    await perform.run_sleep(activation, actor, task)
+                case Ask():
+                    await perform.ask(activation, actor, task)
+                case Hold():
+                    await perform.hold(activation, actor, task)
+                case RunChildren():
+                    rested = await run_children(activation, actor, task, drive)
+                case _:
+                    assert_never(task)
+        except (asyncio.CancelledError, AbortSignal):
+            if isinstance(task, (RunStep, RunMapping, RunSleep)):
+                activation.interrupted[actor.path] = endings.interrupted(task, began)
+            raise
 
 
 async def _begin_nested(activation: Activation, actor: Actor, workflow: Unit) -> None:

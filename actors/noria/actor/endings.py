@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from noria.clock import now
 from noria.contract import commands
-from noria.contract.facts import Fact, Finished
+from noria.contract.facts import Fact, Finished, StepEnded
 from noria.contract.values import error_info
 from noria.errors import NoriaError, StepTimeout
 from noria.limits import POISON_TAKEOVERS
-from noria.machine.state import ENDED
+from noria.machine.state import ENDED, Actor
+from noria.machine.tasks import RunMapping, RunSleep, RunStep
 from noria.ports import ActorKey
 
 if TYPE_CHECKING:
@@ -38,8 +39,35 @@ def expiry(activation: Activation) -> asyncio.TimerHandle | None:
 async def fail(activation: Activation, error: NoriaError) -> None:
     """The run took longer, or more, than it may: it fails."""
     await activation.stop()
-    if activation.tree.root.status not in ENDED:
-        await activation.record(activation.tree.root, [Finished("failed", now(), error=error_info(error))])
+    await _end(activation, Finished("failed", now(), error=error_info(error)))
+
+
+def interrupted(task: RunStep | RunMapping | RunSleep, began: float) -> StepEnded:
+    """The record of what was stopped in the middle."""
+    if not isinstance(task, RunStep):
+        return StepEnded(task.entry.id, "canceled", began, now(), counts=False)
+    resumed, data = task.resume is not None, task.resume[1] if task.resume is not None else None
+    return StepEnded(
+        task.step.id, "canceled", began, now(), attempts=task.attempts + 1, round=task.round, has_resume=resumed, resume_payload=data,
+        leaf=task.leaf,
+    )  # fmt: skip
+
+
+async def _end(activation: Activation, finished: Finished) -> None:
+    """The end, behind the records of what was stopped. An append that was under way then landed: its step was not."""
+    tree = activation.tree
+    if tree.root.status in ENDED:
+        return
+    stopped = [(tree.actor(path), fact) for path, fact in activation.interrupted.items()]
+    stopped = [(actor, fact) for actor, fact in stopped if actor.status not in ENDED and not _is_recorded(actor, fact)]
+    await asyncio.gather(*(activation.journal.append(actor, [fact]) for actor, fact in stopped if actor is not tree.root))
+    own: list[Fact] = [fact for actor, fact in stopped if actor is tree.root]
+    await activation.record(tree.root, [*own, finished])
+
+
+def _is_recorded(actor: Actor, fact: StepEnded) -> bool:
+    record = actor.steps.get(fact.step)
+    return record is not None and record.iterations >= fact.round and record.ended_at is not None
 
 
 async def cancel(activation: Activation) -> None:
@@ -55,8 +83,7 @@ async def cancel(activation: Activation) -> None:
     if key.path and not tree.cancel:  # ctx.abort() in a spread child: the run as a whole is meant
         await activation.broker.commands.send(ActorKey(*key.tree), command)
         activation.broker.news.nudge(key.tree, journal.nonce)
-    if tree.root.status not in ENDED:
-        await activation.record(tree.root, [Finished("canceled", now())])
+    await _end(activation, Finished("canceled", now()))
 
 
 async def give_up(activation: Activation) -> None:

@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 
 from noria.actor import parcels
 from noria.contract import commands, envelopes
+from noria.contract.events import decode_live
 from noria.contract.values import BAD_DATA, loads
 from noria.errors import BrokerUnavailable, NewerFormat, NoriaError
 from noria.limits import MAX_NESTING
 from noria.machine.fold import fold_command, fold_message, fold_unreadable
+from noria.machine.running import show_running
 from noria.machine.state import RESTING, Tree
 from noria.ports import ActorKey, Broker, Stored
 
@@ -94,6 +96,28 @@ async def _commands_since(broker: Broker, key: ActorKey, tree: Tree, newcomer: i
     last, entries = await asyncio.gather(broker.log.last(key), broker.commands.read(key, tree.root.in_seen))
     rests = last is None or last.sequence == tree.root.last
     return entries if rests and (not entries or entries[0].sequence == newcomer) else None
+
+
+async def glance(broker: Broker, key: ActorKey) -> Loaded:
+    """Of a run that had no record what a list shows of it: all that there is while nobody began it. By exact subjects."""
+    last, sent = await asyncio.gather(broker.log.last(key), broker.commands.read(key))
+    if last is not None:
+        return await load(broker, key)
+    tree = Tree()
+    for entry in sent:
+        await fold(broker, tree, entry)
+    return Loaded(tree, 0)
+
+
+async def look_closer(broker: Broker, key: ActorKey, tree: Tree) -> None:
+    """Show in the tree of an active run what runs right now, which no fact tells."""
+    # the root appends between its entries: what began before its last fact has ended
+    for entry in await broker.log.read_live(key.tree, max(tree.root.last, tree.root.started)):
+        try:
+            _, type, step, data = decode_live(entry.body)
+        except NoriaError:
+            continue  # a large chunk's slip
+        show_running(tree, entry.sequence, entry.actor.path, type, step, entry.time, data)
 
 
 async def fold(broker: Broker, tree: Tree, entry: Stored) -> Unreadable | None:

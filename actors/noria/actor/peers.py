@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from noria.actor import parcels
-from noria.contract import facts
+from noria.contract import envelopes, facts
 from noria.contract.presence import Word, decode, encode
 from noria.contract.values import loads
 from noria.errors import BrokerUnavailable, NoriaError
@@ -176,6 +176,6 @@ class Peers:
 
     async def _message(self, entry: Stored) -> facts.FactMessage | None:
         try:
-            return facts.decode(await parcels.unpack(self.broker, entry.actor.tree, entry.body))
+            return envelopes.decode(await parcels.unpack(self.broker, entry.actor.tree, entry.body))
         except NoriaError:
             return None  # of a newer format, or broken: the lease decides

@@ -46,6 +46,11 @@ async def run_step(activation: Activation, actor: Actor, task: RunStep) -> None:
     while True:
         work = _try(activation, actor, task, fact)
         outcome = await (work if activation.stretch is None else activation.stretch.step(step.id, actor.path, fact.made, work))
+        if activation.stopping:  # what was stopped and went on all the same
+            if not isinstance(outcome, StepEnded):
+                raise asyncio.CancelledError
+            await activation.record(actor, [outcome])
+            return
         if isinstance(outcome, NoHandler):
             outcome = await _wait_for_handler(activation, actor, fact, outcome)
         elif isinstance(outcome, Exception):
@@ -152,6 +157,13 @@ async def _try(activation: Activation, actor: Actor, task: RunStep, fact: _Attem
         return fact.suspended(signal, context)
     except BailSignal as signal:
         return fact.ended("success", output=signal.result, writes=context.writes(), bail=True)
+    except asyncio.CancelledError as error:
+        current = asyncio.current_task()
+        if current is not None and current.cancelling():
+            raise
+        failure = RuntimeError(f"step {step.id!r} awaited something that was cancelled")
+        failure.__cause__ = error
+        return failure
     except ENGINE:
         raise
     except Exception as error:

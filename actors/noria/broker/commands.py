@@ -156,19 +156,20 @@ class NatsCommands:
         """The runs with this id, of whatever workflow."""
         return [self.subjects.parse(s)[1].tree for s in await self._subjects(f"{self.subjects.ns}.in.*.{run}._")]
 
-    async def started(self, workflow: str | None = None) -> list[RunKey]:
-        """All runs whose commands are still in the stream."""
-        return [self.subjects.parse(s)[1].tree for s in await self._subjects(f"{self.subjects.ns}.in.{workflow or '*'}.*._")]
+    async def started(self, workflow: str | None = None) -> dict[RunKey, int]:
+        found = await self._subjects(f"{self.subjects.ns}.in.{workflow or '*'}.*._")
+        return {self.subjects.parse(subject)[1].tree: count for subject, count in found.items()}
 
-    async def _subjects(self, wanted: str) -> list[str]:
-        found: list[str] = []
+    async def _subjects(self, wanted: str) -> dict[str, int]:
+        """Messages by subject."""
+        found: dict[str, int] = {}
         while True:
             wish = {"subjects_filter": wanted, "offset": len(found)}
             info = await self.connection.api(f"STREAM.INFO.{self.subjects.runs}", wish)
             if "error" in info:
                 raise NoriaError(f"stream {self.subjects.runs}: {info['error'].get('description')}")
-            page = list(info["state"].get("subjects") or {})
-            found += page
+            page: dict[str, int] = info["state"].get("subjects") or {}
+            found.update(page)
             if not page or len(found) >= info.get("total", 0):
                 return found
 

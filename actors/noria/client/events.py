@@ -8,16 +8,15 @@ from noria.actor import parcels
 from noria.clock import aware
 from noria.contract import commands, envelopes
 from noria.contract.envelopes import iso
-from noria.contract.events import RunEvent
+from noria.contract.events import RunEvent, decode_live
 from noria.contract.facts import BlockEnded, Fact, Finished, Rested, Started, StepEnded, StepSuspended, StepWaiting
-from noria.contract.values import BAD_DATA, loads
+from noria.contract.values import BAD_DATA
 from noria.errors import BrokerUnavailable, NewerFormat, NoriaError
 from noria.machine.fold import fold_command, fold_message
 from noria.machine.state import Tree, join, split
 from noria.machine.view import status, usage
 from noria.ports import Broker, RunKey, Stored
 
-PREFIX, SUFFIX = len(envelopes.EVENT_PREFIX), -len(envelopes.EVENT_SUFFIX)
 STEPS = "workflow-step"
 
 
@@ -73,7 +72,7 @@ class EventReader:
     def _read(self, entry: Stored, body: bytes) -> list[RunEvent]:
         path = entry.actor.path
         if entry.kind == "live":
-            return self._live(entry, loads(body))
+            return self._live(entry, body)
         if entry.kind == "in":
             command = commands.decode(body)
             fold_command(self._tree, entry.sequence, path, command)
@@ -86,20 +85,21 @@ class EventReader:
         fold_message(self._tree, entry.sequence, path, message)
         return [event for n, fact in enumerate(message.facts) for event in self._fact(entry, n, fact)]
 
-    def _live(self, entry: Stored, event: dict[str, Any]) -> list[RunEvent]:
-        type, step, data = event["type"][PREFIX:SUFFIX], event.get("step"), event.get("data")
+    def _live(self, entry: Stored, body: bytes) -> list[RunEvent]:
+        id, type, step, data = decode_live(body)
         path = entry.actor.path
         of_item = step is None or path.rpartition(".")[2].startswith(f"{step}=")
         if self._is_item(path) and of_item and type in ("workflow-step-start", "workflow-step-waiting"):
             return []
-        return [self._event(entry, 0, type, step, None, self._restored(type, path, step, data), id=event["id"])]
+        return [self._event(entry, 0, type, step, None, self._restored(type, path, step, data), id=id)]
 
     def _restored(self, type: str, path: str, step: str | None, data: Any) -> Any:
         """The data with what was left out because it was large."""
         if type in ("workflow-step-start", "workflow-step-waiting") and "input" not in data:
             return {"input": self._tree.actor(path).prev, **data}
         if type == "workflow-step-progress" and data["status"] == "success" and "output" not in data:
-            return {**data, "output": self._tree.actor(join(path, f"{step}={data['index']}")).output}
+            item = self._tree.actor(path).seg(f"{step}={data['index']}")
+            return {**data, "output": self._tree.actor(join(path, item)).output}
         return data
 
     @staticmethod

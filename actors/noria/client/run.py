@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from noria import ids
 from noria.actor import parcels
 from noria.actor.load import load
+from noria.client.cancelling import Cancelling
 from noria.client.resuming import Resuming
 from noria.client.streams import RunStream
 from noria.client.travel import Journey, step_path
@@ -17,15 +20,12 @@ from noria.contract.results import RunRecord, RunResult, run_result
 from noria.contract.values import plain
 from noria.errors import (
     InvalidInput,
-    NoWorker,
     RunAlreadyStarted,
     RunNotActive,
-    RunNotFound,
     WorkflowNotCommitted,
 )  # fmt: skip
 from noria.limits import MAX_RESOURCE_ID
 from noria.machine.resume import Wanted
-from noria.machine.state import RESTING, Tree
 from noria.machine.view import is_active, status
 from noria.ports import ActorKey, Refused, RunKey
 from noria.workflow.builder import Workflow
@@ -51,6 +51,7 @@ class Run:
             raise InvalidInput(f"resource_id: at most {MAX_RESOURCE_ID} characters, not {len(resource_id)}")
         self._key = RunKey(self.workflow_id, self.id)
         self._begin: Callable[[], Awaitable[int]] = _nothing  # before its result is waited for
+        self._starts: set[asyncio.Future[None]] = set()
 
     def __repr__(self) -> str:
         return f"Run({self.workflow_id!r}, {self.id!r})"
@@ -73,15 +74,16 @@ class Run:
     ) -> RunResult:  # fmt: skip
         """Start and wait until it is suspended, paused or ended. Raises RunAlreadyStarted, InvalidInput (nothing is
         recorded then), NoWorker or TimeoutError past `timeout` seconds (the run goes on)."""
-        begin = self._starter(input, state, request_context, per_step)
-        return self._result(await self._noria.waiting.until_settled(self._key, begin, timeout))
+        with self._sending(self._starter(input, state, request_context, per_step)) as begin:
+            return self._result(await self._noria.waiting.until_settled(self._key, begin, timeout))
 
     async def start_async(
         self, input: Any = None, *, state: dict[str, Any] | None = None, request_context: dict[str, Any] | None = None,
         per_step: bool = False, timeout: float | None = None,
     ) -> str:  # fmt: skip
         """Start; the run id, once the start is durable."""
-        await self._starter(input, state, request_context, per_step)()
+        with self._sending(self._starter(input, state, request_context, per_step)) as begin:
+            await begin()
         return self.id
 
     async def start_from_event(self, input: Any, traceparent: str | None = None) -> str:
@@ -119,6 +121,24 @@ class Run:
                 return await self._send_start(start)
 
         return begin
+
+    @contextmanager
+    def _sending(self, begin: Callable[[], Awaitable[int]]) -> Generator[Callable[[], Awaitable[int]], None, None]:
+        """`begin`, made known to a cancel of this handle, which comes after a start that is under way."""
+        sent = asyncio.get_running_loop().create_future()
+        self._starts.add(sent)
+
+        async def begun() -> int:
+            try:
+                return await begin()
+            finally:
+                sent.set_result(None)
+
+        try:
+            yield begun
+        finally:
+            self._starts.discard(sent)
+            sent.cancel()
 
     async def _known(self) -> Workflow | None:
         workflow = self._workflow
@@ -184,32 +204,10 @@ class Run:
         """End the run as canceled; afterwards it is. One that ended stays as it is. Raises RunNotFound, and NoWorker or
         TimeoutError past `timeout` seconds; the command stays."""
         await self._broker.provision()
-        tree = (await load(self._broker, ActorKey(*self._key))).tree
-        if not tree.root.started:
-            raise RunNotFound(f"there is no run {self.id!r} of workflow {self.workflow_id!r}")
-        if tree.over:
-            return
-
-        begin = self._send_cancel
-        if tree.root.status in RESTING and not await self._broker.commands.hosted(self.workflow_id):
-            # nobody will answer: a parked run is canceled by the command alone, whoever hosts it next
-            if _canceled_at_rest(tree):
-                return
-            begin = _sent(await begin())
-            if _canceled_at_rest((await load(self._broker, ActorKey(*self._key))).tree):
-                return
-        try:
-            await self._noria.waiting.until_settled(self._key, begin, timeout, ended=True)
-        except (NoWorker, TimeoutError):
-            if not _canceled_at_rest((await load(self._broker, ActorKey(*self._key))).tree):
-                raise
-
-    async def _send_cancel(self) -> int:
-        with self._noria.traced("cancel", self._key) as traced:
-            command = commands.encode(commands.Cancel(ids.run_id(), now(), traced))
-            sequence = await self._broker.commands.send(ActorKey(*self._key), command)
-        self._broker.news.nudge(self._key, "client")
-        return sequence
+        await asyncio.sleep(0)  # a task that was just made to start this run begins
+        if self._starts:
+            await asyncio.wait(set(self._starts))
+        await Cancelling(self._noria, self._key).cancel(timeout)
 
     async def restart(self, *, timeout: float | None = 30.0) -> RunResult:
         """Make sure that an active run has a host, and wait for it. Raises RunNotActive, and NoWorker or TimeoutError past
@@ -284,12 +282,6 @@ class Fork(Run):
         self, input: Any, state: dict[str, Any] | None, context: dict[str, Any] | None, per_step: bool, traceparent: str | None = None
     ) -> Callable[[], Awaitable[int]]:
         return self._begin
-
-def _canceled_at_rest(tree: Tree) -> bool:
-    """Whether the run rests and a cancel is its oldest unconsumed command: then nothing can come before it."""
-    waiting = [sequence for sequence, path in tree.pending if path == tree.base]
-    return tree.root.status in RESTING and bool(tree.cancel) and waiting[:1] == [tree.cancel]
-
 
 def _sent(sequence: int) -> Callable[[], Awaitable[int]]:
     async def begin() -> int:

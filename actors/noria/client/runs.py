@@ -8,14 +8,15 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from noria.actor.load import load
+from noria.actor.load import glance, load, look_closer
 from noria.clock import now
 from noria.contract.results import RunPage, RunRecord, RunSummary, run_record, when
 from noria.contract.typed import is_time
 from noria.contract.values import as_dict, loads
-from noria.errors import NewerFormat, RunNotFound, RunStillActive, WorkflowNotFound, choices
-from noria.limits import SENT_AT_ONCE, TOMBSTONE_SECONDS
-from noria.machine.view import view
+from noria.errors import InvalidInput, NewerFormat, RunNotFound, RunStillActive, WorkflowNotFound, choices
+from noria.limits import READ_AHEAD, SENT_AT_ONCE, TOMBSTONE_SECONDS
+from noria.machine.state import ENDED
+from noria.machine.view import status, summary, view
 from noria.ports import ActorKey, RunKey
 from noria.workflow.builder import Workflow
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from noria.client.noria import Noria
 
 log = logging.getLogger("noria.client")
+
+STATUSES = ("pending", "running", "waiting", "suspended", "paused", "success", "failed", "canceled", "tripwire")
 
 
 class Runs:
@@ -33,15 +36,19 @@ class Runs:
 
     async def get(self, run_id: str, workflow: Workflow | str | None = None, *, nested: bool = True) -> RunRecord | None:
         """The run as it is now, None if it is unknown; with `nested` the steps of nested workflows as "ship.pack"."""
-        await self._noria.broker.provision()
+        broker = self._noria.broker
+        await broker.provision()
         key = await self._find(run_id, workflow)
         if key is None:
             return None
-        loaded = await load(self._noria.broker, ActorKey(*key))
+        loaded = await load(broker, ActorKey(*key))
         known = workflow if isinstance(workflow, Workflow) else self._noria.registry.get(key.workflow)
         if loaded.deleted or not loaded.tree.root.started or _expired(loaded.tree.root.ended_at, known):
             return None
-        return run_record(view(loaded.tree, *key, nested=nested), known.parse_output if known is not None else None)
+        if status(loaded.tree) == "running":
+            await look_closer(broker, ActorKey(*key), loaded.tree)
+        shown = view(loaded.tree, *key, stored=True, nested=nested)
+        return run_record(shown, known.parse_output if known is not None else None)
 
     async def _find(self, run_id: str, workflow: Workflow | str | None) -> RunKey | None:
         if workflow is not None:
@@ -49,38 +56,55 @@ class Runs:
         found = await self._noria.broker.commands.find(run_id)
         if not found:
             found = [key for key, _ in await self._noria.broker.records.summaries() if key.run == run_id]
+        if len(found) > 1:
+            raise InvalidInput(f"several workflows have a run {run_id!r}: name one of {choices(sorted(key.workflow for key in found))}")
         return found[0] if found else None
 
     async def list(
         self, workflow: Workflow | str | None = None, *, status: str | None = None, resource_id: str | None = None,
         since: datetime | None = None, until: datetime | None = None, limit: int = 100, offset: int = 0,
     ) -> RunPage:  # fmt: skip
-        """A page of the runs that match, newest first, pending ones included."""
+        """A page of the runs that match, newest first, pending ones included; created at or after `since`, before `until`.
+        Raises InvalidInput."""
+        if status is not None and status not in STATUSES:
+            raise InvalidInput(f"status {status!r}: choose one of {choices(STATUSES)}")
+        if limit < 0 or offset < 0:
+            raise InvalidInput(f"limit {limit} and offset {offset}: neither may be negative")
+        after, before = _epoch("since", since), _epoch("until", until)
         await self._noria.broker.provision()
-        rows = await self._rows(None if workflow is None else _name(workflow))
         rows = [
-            r for r in rows
-            if (status is None or r.status == status) and (resource_id is None or r.resource_id == resource_id)
-            and (since is None or (r.created_at is not None and r.created_at >= since))
-            and (until is None or (r.created_at is not None and r.created_at < until))
+            (line.get("created_at") or 0.0, key.run, key, line)
+            for key, line in (await self._lines(None if workflow is None else _name(workflow))).items()
+            if (status is None or line["status"] == status) and (resource_id is None or line.get("resource_id") == resource_id)
+            and (after is None or (line.get("created_at") or 0.0) >= after) and (before is None or (line.get("created_at") or 0.0) < before)
         ]  # fmt: skip
-        rows.sort(key=lambda r: (r.created_at.timestamp() if r.created_at is not None else 0.0, r.run_id), reverse=True)
-        return RunPage(rows[offset : offset + limit], len(rows))
+        rows.sort(key=lambda row: row[:2], reverse=True)
+        return RunPage([_summary(key, line) for *_, key, line in rows[offset : offset + limit]], len(rows))
 
-    async def _rows(self, workflow: str | None) -> list[RunSummary]:
+    async def _lines(self, workflow: str | None) -> dict[RunKey, dict[str, Any]]:
+        """The line of every run. A record's is read again when commands came after it, or when there is none yet."""
         broker = self._noria.broker
         summaries, started = await asyncio.gather(broker.records.summaries(workflow), broker.commands.started(workflow))
         lines = {key: line for key, text in summaries if (line := _line(text)) is not None}
-        rows = [_summary(key, line) for key, line in lines.items() if not _expired(line.get("ended_at"), self._noria.registry.get(key.workflow))]
-        for key in [k for k in started if k not in lines]:
-            try:
-                loaded = await load(broker, ActorKey(*key))
-            except NewerFormat as error:
-                log.warning("run %s of workflow %s is not listed: %s", key.run, key.workflow, error)
-                continue
-            if not loaded.deleted and loaded.tree.root.started and not _expired(loaded.tree.root.ended_at, self._noria.registry.get(key.workflow)):
-                rows.append(_summary(key, view(loaded.tree, *key)))
-        return rows
+        stale = [k for k, line in lines.items() if line["status"] not in ENDED and started.get(k) != line.get("commands")]
+        fresh = [k for k in started if k not in lines]
+        for batch in (keys[at : at + READ_AHEAD] for keys in (stale, fresh) for at in range(0, len(keys), READ_AHEAD)):
+            for key, line in zip(batch, await asyncio.gather(*(self._read(k, known=k in lines) for k in batch)), strict=True):
+                if line is None:
+                    lines.pop(key, None)
+                else:
+                    lines[key] = line
+        known = self._noria.registry
+        return {key: line for key, line in lines.items() if not _expired(line.get("ended_at"), known.get(key.workflow))}
+
+    async def _read(self, key: RunKey, *, known: bool) -> dict[str, Any] | None:
+        """The line of a run as it is now; None when there is none."""
+        try:
+            loaded = await (load if known else glance)(self._noria.broker, ActorKey(*key))
+        except NewerFormat as error:
+            log.warning("run %s of workflow %s is not listed: %s", key.run, key.workflow, error)
+            return None
+        return summary(loaded.tree) if loaded.tree.root.started and not loaded.deleted else None
 
     async def misfits(self) -> list[tuple[RunKey, str]]:
         """The runs that the worker which saw them last could not host, and why."""
@@ -100,22 +124,24 @@ class Runs:
         loaded = await load(broker, ActorKey(*key)) if key is not None else None
         if key is None or loaded is None or loaded.deleted or not loaded.tree.root.started:
             raise RunNotFound(f"there is no run {run_id!r}")
-        if not loaded.tree.over:
+        state = status(loaded.tree)
+        if state not in ENDED:
             if not force:
-                raise RunStillActive(f"run {run_id!r} is {loaded.tree.root.status}: cancel it first, or delete it with force=True")
-            await self._noria.create_run(key.workflow, key.run).cancel()
+                raise RunStillActive(f"run {run_id!r} is {state}: cancel it first, or delete it with force=True")
+            if await broker.commands.hosted(key.workflow):
+                await self._noria.create_run(key.workflow, key.run).cancel()
         await broker.records.delete(key, TOMBSTONE_SECONDS)
         await broker.log.purge(key)
         await broker.blobs.purge(key)
 
     async def restart_active(self, workflow: Workflow | str | None = None) -> list[str]:
         """Make sure that every active run has a host, without waiting for them; their ids, oldest first."""
-        page = await self.list(workflow, limit=1_000_000)
-        active = [r for r in reversed(page.runs) if r.status in ("running", "pending", "waiting")]
+        lines = await self._lines(None if workflow is None else _name(workflow))
+        active = sorted((line.get("created_at") or 0.0, key) for key, line in lines.items() if line["status"] in ("running", "pending", "waiting"))
         for at in range(0, len(active), SENT_AT_ONCE):
-            handles = [self._noria.create_run(r.workflow_id, r.run_id) for r in active[at : at + SENT_AT_ONCE]]
+            handles = [self._noria.create_run(*key) for _, key in active[at : at + SENT_AT_ONCE]]
             await asyncio.gather(*(handle.send_restart() for handle in handles))
-        return [r.run_id for r in active]
+        return [key.run for _, key in active]
 
 
 class Workflows:
@@ -164,6 +190,12 @@ def _line(text: str) -> dict[str, Any] | None:
     times = [line.get(name) for name in ("created_at", "started_at", "ended_at")] if line is not None else []
     readable = line is not None and isinstance(line.get("status"), str) and all(t is None or is_time(t) for t in times)
     return line if readable else None
+
+
+def _epoch(name: str, moment: datetime | None) -> float | None:
+    if moment is not None and moment.tzinfo is None:
+        raise InvalidInput(f"{name} needs an aware datetime: give it a time zone")
+    return None if moment is None else moment.timestamp()
 
 
 def _summary(key: RunKey, line: Mapping[str, Any]) -> RunSummary:

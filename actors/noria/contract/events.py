@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from noria.contract.envelopes import EVENT_PREFIX, EVENT_SUFFIX
+from noria.contract.values import loads
+from noria.errors import NoriaError
+
 
 @dataclass(frozen=True, slots=True)
 class RunEvent:
@@ -24,3 +28,12 @@ class RunEvent:
     data: Any
     id: str
     sequence: int
+
+
+def decode_live(body: bytes) -> tuple[str, str, str | None, Any]:
+    """(id, type, step, data) of a live event. Raises NoriaError for what is none."""
+    try:
+        event = loads(body)
+        return event["id"], event["type"][len(EVENT_PREFIX) : -len(EVENT_SUFFIX)], event.get("step"), event["data"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise NoriaError(f"not a live event: {error!r}") from error

@@ -40,6 +40,8 @@ def fold_command(tree: Tree, sequence: int, path: str, command: Command) -> None
                 _created(tree, command)
                 if command.per_step:
                     tree.per_step = max(tree.per_step, sequence)
+            elif not tree.is_over(path):
+                link(tree, actor)
         case Resume():
             for target, step in command.targets:
                 if target not in tree.actors and tree.is_over(target):
@@ -82,6 +84,7 @@ def _created(tree: Tree, command: Start | TimeTravel) -> None:
 
 def _pend(tree: Tree, sequence: int, path: str) -> None:
     if (sequence, path) not in tree.pending:
+        tree.commands += path == tree.base
         tree.pending.append((sequence, path))
         tree.pending.sort()
 
@@ -114,7 +117,7 @@ def fold_message(tree: Tree, sequence: int, path: str, message: FactMessage) -> 
         return
     if first and path != tree.base:
         actor.member = message.member
-        _link(tree, actor)
+        link(tree, actor)
     for fact in message.facts:
         _fold(tree, actor, sequence, fact)
 
@@ -211,7 +214,7 @@ def _apply(tree: Tree, sequence: int, writes: Writes | None) -> None:
             tree.usage[kind] = tree.usage.get(kind, 0) + tokens
 
 
-def _link(tree: Tree, child: Actor) -> None:
+def link(tree: Tree, child: Actor) -> None:
     """A child is seen from its first fact on; its ancestors with it, which may have no fact of their own."""
     above, unit = tree.actor(parent(child.path)), split(segment(child.path))[0]
     known = above.children.setdefault(unit, [])
@@ -221,7 +224,7 @@ def _link(tree: Tree, child: Actor) -> None:
     if unit not in above.order:
         above.order.append(unit)
     if above.path != tree.base:
-        _link(tree, above)
+        link(tree, above)
 
 
 def _block_ended(tree: Tree, actor: Actor, block: BlockEnded) -> None:

@@ -93,9 +93,9 @@ class Tree:
     """All actors at and below `base`, and what concerns the run as a whole."""
 
     __slots__ = (
-        "actors", "base", "began_at", "cancel", "context", "created_at", "cursor", "facts", "fired", "held", "held_data", "hosted",
-        "leaf_done", "misfit", "pending", "per_step", "resource_id", "state", "takeovers", "traceparent", "travels", "updated_at", "usage",
-        "version",
+        "actors", "base", "began_at", "cancel", "commands", "context", "created_at", "cursor", "facts", "fired", "held", "held_data",
+        "hosted", "leaf_done", "misfit", "pending", "per_step", "resource_id", "state", "takeovers", "traceparent", "travels", "updated_at",
+        "usage", "version",
     )  # fmt: skip
 
     def __init__(self, base: str = "") -> None:
@@ -109,6 +109,7 @@ class Tree:
         self.held_data: list[Any] = [0, None]  # [sequence, data] for them
         self.travels: dict[int, TimeTravel] = {}  # time travels that no fact of the root covers yet
         self.cancel = 0
+        self.commands = 0  # to the root, folded
         self.per_step = 0  # sequence of the command that asked for one step only
         self.leaf_done = 0  # sequence of the last fact that ended or suspended a step
         self.takeovers = 0  # since the last progress

@@ -23,7 +23,7 @@ def status(tree: Tree) -> str:
     waits_for_host = any(path == tree.base and s > root.in_seen for s, path in tree.pending)
     if root.status in ("new", "active"):
         return "running" if root.last or tree.hosted else "pending"
-    if tree.cancel:
+    if canceled_at_rest(tree):
         return "canceled"
     return "running" if waits_for_host else root.status
 
@@ -31,6 +31,12 @@ def status(tree: Tree) -> str:
 def is_active(tree: Tree) -> bool:
     """Whether the run has something to do now, or once a timer is due."""
     return bool(tree.root.started) and status(tree) in ("running", "pending", "waiting")
+
+
+def canceled_at_rest(tree: Tree) -> bool:
+    """Whether the run rests and a cancel is its oldest unconsumed command: then nothing can come before it."""
+    waiting = [sequence for sequence, path in tree.pending if path == tree.base]
+    return tree.root.status in RESTING and bool(tree.cancel) and waiting[:1] == [tree.cancel]
 
 
 def settled(tree: Tree, after: int = 0) -> bool:
@@ -41,14 +47,18 @@ def settled(tree: Tree, after: int = 0) -> bool:
     if root.status in ENDED:
         return True
     if root.status not in ("suspended", "paused"):
-        return bool(tree.cancel) and root.status in RESTING
-    return (root.in_seen >= after and not any(path == tree.base for _, path in tree.pending)) or bool(tree.cancel)
+        return canceled_at_rest(tree)
+    return (root.in_seen >= after and not any(path == tree.base for _, path in tree.pending)) or canceled_at_rest(tree)
 
 
-def view(tree: Tree, workflow: str, run: str, nested: bool = False) -> dict[str, Any]:
-    """Everything that a RunResult or RunRecord is made of."""
+def view(tree: Tree, workflow: str, run: str, *, stored: bool = False, nested: bool = False) -> dict[str, Any]:
+    """Everything that a RunResult is made of; with `stored` a RunRecord, which tells of suspensions only while the run
+    is suspended, with `nested` the steps of nested workflows too."""
     root = tree.root
     state = status(tree)
+    steps = _steps(tree, root, "", nested, root.status in ENDED or state == "canceled")
+    for record in steps.values() if stored and state != "suspended" else ():
+        record["suspend_payload"] = record["suspended_at"] = None
     return {
         "run_id": run,
         "workflow_id": workflow,
@@ -57,7 +67,7 @@ def view(tree: Tree, workflow: str, run: str, nested: bool = False) -> dict[str,
         "result": root.output if root.status == "success" else None,
         "error": root.error if root.error is not None or tree.misfit is None else _mismatch(tree.misfit),
         "tripwire": root.tripwire,
-        "steps": _steps(tree, root, "", nested, root.status in ENDED or state == "canceled"),
+        "steps": steps,
         "state": live(tree.state),
         "suspended": [] if state in ENDED else [s for _, s in suspensions(tree)],
         "started_at": root.started_at,
@@ -102,6 +112,7 @@ def summary(tree: Tree) -> dict[str, Any]:
         "started_at": root.started_at,
         "ended_at": root.ended_at,
         "resource_id": tree.resource_id,
+        "commands": tree.commands,
     }
     return line if tree.misfit is None else {**line, "misfit": tree.misfit}
 
@@ -129,6 +140,8 @@ def _steps(tree: Tree, actor: Actor, prefix: str, nested: bool, over: bool) -> d
             record["status"] = "canceled"
         out[prefix + unit] = record
         if nested and members and not members[-1].leaf and split(segment(members[-1].path))[1] is None:
+            if record["status"] == "suspended":  # the step inside is: of one suspension one record tells
+                record["status"] = "running"
             ended = over or members[-1].status in ENDED  # by a bail, say, while another step was suspended
             out.update(_steps(tree, members[-1], f"{prefix}{unit}.", True, ended))
     return out

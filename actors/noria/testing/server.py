@@ -97,10 +97,10 @@ class Server:
             keys = [k for k in self.subjects if k[0] == kind and is_below(k[1], actor)]
         return [self.messages[s] for s in sorted(s for k in keys for s in self.subjects.get(k, ()) if s > after)]
 
-    def started(self) -> list[RunKey]:
-        """Every run with a command to its root."""
+    def started(self) -> dict[RunKey, int]:
+        """Every run with a command to its root, and how many it has."""
         self.age()
-        return [actor.tree for kind, actor in self.subjects if kind == "in" and not actor.path]
+        return {actor.tree: len(sent) for (kind, actor), sent in self.subjects.items() if kind == "in" and not actor.path}
 
     def purge(self, run: RunKey) -> None:
         for key in [k for k in self.subjects if k[1].tree == run]:

@@ -92,9 +92,9 @@ class MemoryCommands(Port):
     async def find(self, run: str) -> list[RunKey]:
         return [key for key in await self.started() if key.run == run]
 
-    async def started(self, workflow: str | None = None) -> list[RunKey]:
+    async def started(self, workflow: str | None = None) -> dict[RunKey, int]:
         found = await ask(self.wire, "started", self.server.started)
-        return [key for key in found if workflow in (None, key.workflow)]
+        return {key: count for key, count in found.items() if workflow in (None, key.workflow)}
 
     async def receive(
         self, workflow: str, lease_seconds: float, on_delivery: Callable[[Delivery], None], room: Callable[[], int]

@@ -1,0 +1,57 @@
+"""Cancelling a run: when the call returns it is canceled, or it had ended before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from noria import ids
+from noria.actor.load import load
+from noria.clock import now
+from noria.contract import commands
+from noria.errors import NoWorker, RunNotFound
+from noria.limits import PARKED_CANCEL_SECONDS
+from noria.machine.state import ENDED, RESTING, Tree
+from noria.machine.view import canceled_at_rest
+from noria.ports import ActorKey, RunKey
+
+if TYPE_CHECKING:
+    from noria.client.noria import Noria
+
+
+class Cancelling:
+    """One call of `Run.cancel`."""
+
+    def __init__(self, noria: Noria, run: RunKey) -> None:
+        self._noria, self._broker, self._run = noria, noria.broker, run
+        self._sequence = 0  # of the command, once it is sent
+
+    async def cancel(self, timeout: float | None) -> None:
+        """Raises RunNotFound, and NoWorker or TimeoutError past `timeout` seconds; the command stays."""
+        tree = await self._read()
+        if not tree.root.started:
+            raise RunNotFound(f"there is no run {self._run.run!r} of workflow {self._run.workflow!r}")
+        if tree.over:
+            return
+        if tree.root.status in RESTING - ENDED:
+            self._sequence = tree.cancel if canceled_at_rest(tree) else await self._send()
+            tree = await self._read()
+            if canceled_at_rest(tree):  # by the command alone, whoever hosts it next; its end needs a worker
+                if not await self._broker.commands.hosted(self._run.workflow):
+                    return
+                timeout = PARKED_CANCEL_SECONDS if timeout is None else min(timeout, PARKED_CANCEL_SECONDS)
+        try:
+            await self._noria.waiting.until_settled(self._run, self._send, timeout, ended=True, look=self._sequence > 0)
+        except (NoWorker, TimeoutError):
+            if not canceled_at_rest(await self._read()):
+                raise
+
+    async def _send(self) -> int:
+        if not self._sequence:
+            with self._noria.traced("cancel", self._run) as traced:
+                command = commands.encode(commands.Cancel(ids.run_id(), now(), traced))
+                self._sequence = await self._broker.commands.send(ActorKey(*self._run), command)
+            self._broker.news.nudge(self._run, "client")
+        return self._sequence
+
+    async def _read(self) -> Tree:
+        return (await load(self._broker, ActorKey(*self._run))).tree
