@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -165,7 +166,7 @@ async def test_running_steps_are_seen_and_no_record_disappears(noria: Noria) -> 
             while (record := await run.get()) is None or record.status != "success":
                 seen.append({name: r.status for name, r in record.steps.items()} if record is not None else {})
                 await asyncio.sleep(0.02)
-    for before, after in zip(seen, seen[1:], strict=False):
+    for before, after in pairwise(seen):
         assert set(before) <= set(after) and not any(before[n] == "success" != after[n] for n in before)
     running = [{n for n, state in poll.items() if state == "running"} for poll in seen]
     assert set(members) in running and {"initial"} in running and {"final"} in running
