@@ -20,6 +20,14 @@ test *args:
 conformance:
     {{python}} tests/conformance/report.py
 
+# long kills under load: workers, the server, both, a cluster; minutes
+chaos *args:
+    {{python}} -m pytest -m chaos tests/chaos {{args}}
+
+# three servers with three replicas of everything: nodes are killed under load
+cluster *args:
+    {{python}} -m pytest tests/chaos/test_cluster.py -m 'chaos or not chaos' {{args}}
+
 # random graphs against the reference interpreter
 properties *args:
     {{python}} -m pytest tests/properties {{args}}

@@ -13,13 +13,13 @@ from noria import runlog
 from noria.actor import endings, resting
 from noria.actor.drive import drive
 from noria.actor.journal import Fenced, Journal
-from noria.actor.load import Unreadable, fold, load
+from noria.actor.load import Unreadable, fold, is_newest, load
 from noria.actor.places import Places
 from noria.actor.travel import travel
 from noria.clock import now
 from noria.contract.facts import Answered, Fact, Rested, Started, StepEnded
 from noria.errors import BrokerUnavailable, GraphMismatch, LimitExceeded, NoriaError
-from noria.limits import FIRST_RECORD_SECONDS, MAX_LOG_MESSAGES, POISON_TAKEOVERS, RECORD_EVERY_FACTS, SUSPECT_TAKEOVERS
+from noria.limits import FIRST_RECORD_SECONDS, LAG_SECONDS, MAX_LOG_MESSAGES, POISON_TAKEOVERS, RECORD_EVERY_FACTS, SUSPECT_TAKEOVERS
 from noria.machine.fit import misfit
 from noria.machine.lease import judge
 from noria.machine.state import ENDED, RESTING, Actor, Tree
@@ -81,6 +81,9 @@ class Activation:
                 case "drop":
                     return None
                 case "ack":
+                    if self.delivery.sequence > self.tree.root.in_seen and not await is_newest(self.broker, self.key, self.tree):
+                        await self._nap(LAG_SECONDS)
+                        continue
                     await self._bury([bad for bad in self.unreadable if bad.sequence == self.delivery.sequence])
                     if self.revision is not None and self.tree.root.last > self.recorded and self.tree.root.status in RESTING:
                         await resting.save(self)  # the former host may have died before it could

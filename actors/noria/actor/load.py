@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from noria.actor import parcels
+from noria.clock import monotonic
 from noria.contract import commands, envelopes
 from noria.contract.events import decode_live
 from noria.contract.values import BAD_DATA, loads
 from noria.errors import BrokerUnavailable, NewerFormat, NoriaError
-from noria.limits import MAX_NESTING
+from noria.limits import LAG_SECONDS, MAX_NESTING, PATIENCE_SECONDS
 from noria.machine.fold import fold_command, fold_message, fold_unreadable
 from noria.machine.running import show_running
 from noria.machine.state import RESTING, Tree
@@ -74,6 +75,24 @@ async def load(broker: Broker, key: ActorKey, newcomer: int = 0) -> Loaded:
         if bad is not None:
             unreadable.append(bad)
     return Loaded(tree, revision, recorded, deleted, unreadable)
+
+
+async def is_newest(broker: Broker, key: ActorKey, tree: Tree) -> bool:
+    """Whether the tree holds every acknowledged fact and command of its root. Hosts need not ask: their appends are
+    compared. Who decides without one has to."""
+    return await broker.log.confirm(key, tree.root.last, tree.newest_command)
+
+
+async def load_newest(broker: Broker, key: ActorKey) -> Loaded:
+    """`load`, again until no replica's lag is in it. Raises BrokerUnavailable after a while."""
+    end = monotonic() + PATIENCE_SECONDS
+    while True:
+        loaded = await load(broker, key)
+        if loaded.deleted or await is_newest(broker, key, loaded.tree):
+            return loaded
+        if monotonic() > end:
+            raise BrokerUnavailable(f"what the replicas know of run {key.run!r} lags behind their leader")
+        await asyncio.sleep(LAG_SECONDS)
 
 
 def _recorded(body: bytes) -> Tree | None:

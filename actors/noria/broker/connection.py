@@ -72,6 +72,7 @@ class Connection:
         self.client, self.url, self.js = client, url, js
         self.stream_of: Callable[[str], str] = _unknown  # set by the broker
         self.loop = asyncio.get_running_loop()
+        self.replicated = False  # whether reads may be stale; known once the topology was looked at
         self.on_reconnect: list[Callable[[], None]] = []
         self._denied: dict[str, NotPermitted] = {}  # by subject, in lower case as nats-py gives it
         self._box = client.new_inbox()

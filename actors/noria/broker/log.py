@@ -9,6 +9,7 @@ from noria.broker.connection import Connection
 from noria.broker.following import follow
 from noria.broker.reading import Message, last, purge, read
 from noria.contract.subjects import Subjects
+from noria.errors import NotPermitted
 from noria.limits import LIVE_TTL_SECONDS, LOG_TTL_SECONDS
 from noria.ports import ActorKey, RunKey, Stored
 
@@ -42,6 +43,20 @@ class NatsLog:
     async def read(self, actor: ActorKey, after: int = 0) -> list[Stored]:
         found = await read(self.connection, self.subjects.runs, self.subjects.of("run", actor), after)
         return [stored(self.subjects, m) for m in found]
+
+    async def confirm(self, actor: ActorKey, fact: int, command: int) -> bool:
+        if not self.connection.replicated:
+            return True
+        subjects = (self.subjects.of("run", actor), fact), (self.subjects.of("in", actor), command)
+        return all(await asyncio.gather(*(self._is_newest(subject, known) for subject, known in subjects)))
+
+    async def _is_newest(self, subject: str, known: int) -> bool:
+        """Asks the leader; who may not ask has to believe what he read."""
+        try:
+            found = (await self.connection.api(f"STREAM.MSG.GET.{self.subjects.runs}", {"last_by_subj": subject})).get("message")
+        except NotPermitted:
+            return True
+        return found is None or int(found["seq"]) <= known
 
     async def read_tree(self, actor: ActorKey, after: int = 0) -> list[Stored]:
         found = await read(self.connection, self.subjects.runs, self.subjects.below("run", actor), after)

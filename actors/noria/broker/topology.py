@@ -47,6 +47,7 @@ class Topology:
         for wanted in streams(self.subjects, self.replicas):
             try:
                 info = await self.connection.api(f"STREAM.INFO.{wanted['name']}")
+                self.connection.replicated |= info.get("config", wanted)["num_replicas"] > 1
             except NotPermitted:  # who may not even look at it does not make it
                 continue
             if "error" in info:

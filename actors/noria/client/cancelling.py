@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from noria import ids
-from noria.actor.load import load
+from noria.actor.load import load_newest
 from noria.clock import now
 from noria.contract import commands
 from noria.errors import NoWorker, RunNotFound
@@ -54,4 +54,4 @@ class Cancelling:
         return self._sequence
 
     async def _read(self) -> Tree:
-        return (await load(self._broker, ActorKey(*self._run))).tree
+        return (await load_newest(self._broker, ActorKey(*self._run))).tree

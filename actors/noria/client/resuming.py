@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from noria import ids
 from noria.actor import parcels
-from noria.actor.load import load
+from noria.actor.load import load_newest
 from noria.actor.places import Places
 from noria.clock import now
 from noria.contract import commands
@@ -78,7 +78,7 @@ class Resuming:
             mine = remaining(tree, mine)
 
     async def _read(self) -> Tree:
-        return (await load(self._broker, self._key)).tree
+        return (await load_newest(self._broker, self._key)).tree
 
     async def _send(self, mine: list[Target], value: Any, last: int) -> int:
         resume = commands.Resume(ids.run_id(), now(), [t.place for t in mine], value, self._context, self._per_step)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from noria import ids
 from noria.actor import parcels
-from noria.actor.load import load
+from noria.actor.load import load_newest
 from noria.client.cancelling import Cancelling
 from noria.client.resuming import Resuming
 from noria.client.streams import RunStream
@@ -213,7 +213,7 @@ class Run:
         """Make sure that an active run has a host, and wait for it. Raises RunNotActive, and NoWorker or TimeoutError past
         `timeout` seconds; the command stays."""
         await self._broker.provision()
-        tree = (await load(self._broker, ActorKey(*self._key))).tree
+        tree = (await load_newest(self._broker, ActorKey(*self._key))).tree
         if not is_active(tree):
             raise RunNotActive(f"run {self.id!r} is not active: it is {status(tree) if tree.root.started else 'unknown'}")
         return self._result(await self._noria.waiting.until_settled(self._key, self.send_restart, timeout))

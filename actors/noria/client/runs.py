@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from noria.actor.load import glance, load, look_closer
+from noria.actor.load import glance, load, load_newest, look_closer
 from noria.clock import now
 from noria.contract.results import RunPage, RunRecord, RunSummary, run_record, when
 from noria.contract.typed import is_time
@@ -41,7 +41,7 @@ class Runs:
         key = await self._find(run_id, workflow)
         if key is None:
             return None
-        loaded = await load(broker, ActorKey(*key))
+        loaded = await load_newest(broker, ActorKey(*key))
         known = workflow if isinstance(workflow, Workflow) else self._noria.registry.get(key.workflow)
         if loaded.deleted or not loaded.tree.root.started or _expired(loaded.tree.root.ended_at, known):
             return None
@@ -121,7 +121,7 @@ class Runs:
         broker = self._noria.broker
         await broker.provision()
         key = await self._find(run_id, workflow)
-        loaded = await load(broker, ActorKey(*key)) if key is not None else None
+        loaded = await load_newest(broker, ActorKey(*key)) if key is not None else None
         if key is None or loaded is None or loaded.deleted or not loaded.tree.root.started:
             raise RunNotFound(f"there is no run {run_id!r}")
         state = status(loaded.tree)

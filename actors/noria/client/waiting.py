@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from noria.actor.load import Loaded, load
+from noria.actor.load import Loaded, is_newest, load
 from noria.clock import monotonic
 from noria.contract.values import BAD_DATA, loads
 from noria.errors import BrokerUnavailable, NewerFormat, NoWorker
@@ -76,12 +76,13 @@ class Waiting:
             log.warning("news of run %s are unreadable: read instead", run.run)
         try:
             loaded = await load(self._broker, ActorKey(*run))
+            good = loaded.tree.over if ended else settled(loaded.tree, after)
+            good = good and await is_newest(self._broker, ActorKey(*run), loaded.tree)
         except BrokerUnavailable:
             return None
         except NewerFormat as error:  # who hosts it can read it, and tells
             log.warning("run %s cannot be read here: %s", run.run, error)
             return None
-        good = loaded.tree.over if ended else settled(loaded.tree, after)
         return view(loaded.tree, *run) if good else None
 
     async def _too_late(self, run: RunKey) -> Exception:

@@ -26,6 +26,10 @@ class MemoryLog(Port):
     async def read_tree(self, actor: ActorKey, after: int = 0) -> list[Stored]:
         return await self.read_of("run", actor, after, True)
 
+    async def confirm(self, actor: ActorKey, fact: int, command: int) -> bool:
+        facts, orders = await self.last(actor), await self.last_of("in", actor)
+        return (facts is None or facts.sequence <= fact) and (orders is None or orders.sequence <= command)
+
     def publish_live(self, actor: ActorKey, body: bytes) -> None:
         if len(body) <= MAX_PAYLOAD:
             self.wire.send("live", lambda: self.server.append("live", actor, body, None))
