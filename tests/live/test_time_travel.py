@@ -7,13 +7,14 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from noria import Context, InvalidInput, NonRetryable, Noria, Retry, RunAlreadyStarted, RunNotFound, RunStillActive, StepNotFound, Workflow, step
 from noria.clock import now
 from noria.contract import commands
 from noria.contract.envelopes import decode as decode_facts
 from noria.contract.facts import Rewound
-from noria.ports import ActorKey
+from noria.ports import ActorKey, RunKey
 
 calls: Counter[str] = Counter()
 keys: list[str] = []
@@ -86,7 +87,7 @@ async def test_suspended_siblings_stay_also_under_another_name(noria: Noria) -> 
         result = await run.resume(5)
         assert (result.status, result.result, calls["wait"]) == ("success", 16, 2)
         stored = await run.get()
-        assert stored is not None and stored.steps["block.wait"].suspend_payload == {"x": 1}
+        assert stored is not None and stored.steps["block.wait"].resume_payload == 5
 
 
 async def test_spread_children_travel_too(noria: Noria) -> None:
@@ -190,6 +191,8 @@ async def test_forks(noria: Noria) -> None:
             await run.fork("lost")
         lazily = run.fork("pack.tape", context={"pack.wrap": {"output": 20}}, per_step=True)
         assert (await lazily.start()).status == "paused" and (await lazily.resume()).result == 22
+        with pytest.raises(InvalidInput, match="is a fork"):
+            await run.fork("send").start(5)
         events = [event async for event in run.fork("send").stream()]
         assert (events[0].type, events[-1].type) == ("workflow-start", "workflow-finish")
     new = Workflow("parcel", version="2").then(plus("pick")).then(nested).map(lambda x: x * 100, id="weigh").then(plus("send")).commit()
@@ -199,6 +202,49 @@ async def test_forks(noria: Noria) -> None:
         record = await forked.get()
         assert record is not None and record.version == "2" and calls["pick"] == 1
     assert (await run.result()).result == 4
+
+
+class Box(BaseModel):
+    x: int
+    size: int = 7
+
+
+async def test_a_nested_workflow_that_goes_on_is_not_asked_for_its_input(noria: Noria) -> None:
+    async def unwrap(box: Box) -> int:
+        return box.size
+
+    nested = Workflow("nested", input=Box).then(step(unwrap)).then(plus("add"))
+    flow = Workflow("boxes").then(step(lambda _: {"x": 1}, id="box")).then(nested).commit()
+    async with noria.worker(flow):
+        run = noria.create_run(flow)
+        assert (await run.start({})).result == 8 and (await run.result()).steps["nested"].input == {"x": 1, "size": 7}
+        assert (await run.time_travel("nested.add", input=10)).result == 11
+        assert (await run.time_travel("nested.add")).result == 11, "what was assumed is stored"
+        assert (await run.time_travel("nested.unwrap", input={"x": 1, "size": 3})).result == 4
+        bare = await noria.create_run(flow).time_travel("nested.add", input=1)
+        assert bare.result == 2 and bare.steps["nested"].input == {}
+        with pytest.raises(InvalidInput, match="x: Field required"):
+            await run.time_travel("nested", input={})
+
+
+async def test_from_the_record_alone(noria: Noria) -> None:
+    flow = Workflow("aged").then(plus("a")).parallel(plus("b"), plus("c")).map(lambda out: out["b"] + out["c"]).then(plus("d")).commit()
+    async with noria.worker(flow):
+        run = noria.create_run(flow)
+        assert (await run.start(0)).result == 5
+        await noria.broker.log.purge(RunKey(flow.id, run.id))
+        assert (await run.time_travel("c", input=10)).result == 2 + 11 + 1 and calls["a"] == calls["b"] == 1
+        assert (await run.time_travel("d")).result == 14
+        assert (await (await run.fork("b")).result()).result == 11 + 11 + 1
+
+
+async def test_to_a_mapping_or_a_sleep(noria: Noria) -> None:
+    flow = Workflow("plain").then(plus("a")).sleep(0).map(lambda x: x * 10).then(plus("b")).commit()
+    async with noria.worker(flow):
+        run = noria.create_run(flow)
+        assert (await run.start(0)).result == 11
+        assert (await run.time_travel("mapping-2", input=5)).result == 51 and (await run.result()).steps["sleep-1"].output == 5
+        assert (await run.time_travel("sleep-1")).result == 11 and calls == {"a": 1, "b": 3}
 
 
 async def test_by_id_alone_and_with_step_objects(noria: Noria) -> None:

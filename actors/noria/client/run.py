@@ -281,6 +281,8 @@ class Fork(Run):
     def _starter(
         self, input: Any, state: dict[str, Any] | None, context: dict[str, Any] | None, per_step: bool, traceparent: str | None = None
     ) -> Callable[[], Awaitable[int]]:
+        if input is not None or state or context or per_step:
+            raise InvalidInput(f"run {self.id!r} is a fork: give input, state, request_context and per_step to fork()")
         return self._begin
 
 def _sent(sequence: int) -> Callable[[], Awaitable[int]]:
