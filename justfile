@@ -55,3 +55,7 @@ infra:
 # how the cost grows: workers, open runs, history, payload, workflows, replicas, memory
 scale *args:
     {{python}} tests/bench/scale.py {{args}}
+
+# worlds by seed: workers, users and runs in bad weather on the simulated broker (--seeds N, --seed S for one)
+sim *args:
+    {{python}} -m tests.simulation {{args}}

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from noria import runlog
-from noria.actor import endings, resting
+from noria.actor import endings, perform, resting
 from noria.actor.drive import drive
 from noria.actor.journal import Fenced, Journal
 from noria.actor.load import Unreadable, fold, is_newest, load
@@ -235,6 +235,7 @@ class Activation:
         elif status == "canceled":
             await endings.cancel(self)
         elif root.status != status or root.in_seen < self.journal.in_seen:
+            await perform.rearm(self)
             await self.record(root, [Rested(status, now())])
 
     async def _supervise(self) -> str:

@@ -54,12 +54,14 @@ async def load(broker: Broker, key: ActorKey, newcomer: int = 0) -> Loaded:
     `newcomer`: a command that is delivered for the first time, so that nobody can have hosted the actor by it yet.
     """
     tree, revision, deleted, unreadable = Tree(key.path), 0, False, list[Unreadable]()
-    stored = await broker.records.get(key.tree) if key.path == "" else None
+    stored = await broker.records.get(key.tree)  # of the run: it holds what aged out of a child's chain too
     if stored is not None:
         revision = stored.revision
         try:
             found = _recorded(await parcels.unpack(broker, key.tree, stored.body))
-            deleted, tree = found is None, found or tree
+            if found is not None:
+                tree = found if key.path == "" else found.at(key.path)
+            deleted = found is None
         except (NewerFormat, BrokerUnavailable):
             raise
         except (NoriaError, *BAD_DATA) as error:

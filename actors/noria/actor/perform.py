@@ -199,6 +199,15 @@ async def set_timer(activation: Activation, actor: Actor, step: str, until: floa
     await activation.broker.timers.set(activation.journal.key_of(actor), step, until, commands.encode(command))
 
 
+async def rearm(activation: Activation) -> None:
+    """Before it rests again: a timer that came too early was set by a former host, in the place of the one waited for."""
+    tree = activation.tree
+    for actor in (tree.root, *tree.below(tree.base)):
+        for step, record in actor.steps.items():
+            if record.status == "waiting" and 0 < tree.fired.get(actor.path, 0.0) < record.until:
+                await set_timer(activation, actor, step, record.until)
+
+
 async def hold(activation: Activation, actor: Actor, task: Hold) -> None:
     """Wait before a nested workflow is tried again."""
     if task.until - now() <= LINGER_SECONDS:

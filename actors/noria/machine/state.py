@@ -170,6 +170,19 @@ class Tree:
         prefix = f"{path}." if path else ""
         return [a for p, a in self.actors.items() if p != path and p.startswith(prefix)]
 
+    def at(self, path: str) -> Tree:
+        """What an actor of this tree knows of itself and of those below it, as a tree of its own; it shares them."""
+        tree = Tree(path)
+        for name in ("state", "context", "fired", "cancel", "cursor", "resource_id", "version", "traceparent", "created_at"):
+            setattr(tree, name, getattr(self, name))
+        tree.actors.update({a.path: a for a in self.below(path)})
+        if path in self.actors:
+            tree.actors[path] = self.actors[path]
+        else:
+            tree.cursor = 0  # not begun then, or forgotten with its fan-out's end: its own log says which
+        tree.pending = [p for p in self.pending if p[1] in tree.actors]
+        return tree
+
     def dump(self) -> dict[str, Any]:
         """For JSON (dataclasses are left to the encoder); `Tree.of` of what comes back gives the same tree, but for
         commands that no fact covers: whoever loads a tree reads them again."""

@@ -84,9 +84,10 @@ class Queue:
         old = self.pending.get(sequence)
         if old is not None:
             old.timer.cancel()
-        self.pending[sequence] = Pending(self.loop.call_later(seconds, self._again, sequence, context=NOWHERE))
+        self.pending[sequence] = Pending(self.loop.call_later(seconds, self.expire, sequence, context=NOWHERE))
 
-    def _again(self, sequence: int) -> None:
+    def expire(self, sequence: int) -> None:
+        """The lease of a message is over: it comes again."""
         if sequence in self.pending and sequence not in self.again:
             self.again.append(sequence)
             self.dispatch()
@@ -113,7 +114,7 @@ class Queue:
         if delay:
             self._await_ack(sequence, delay)
         else:
-            self._again(sequence)
+            self.expire(sequence)
 
 
 class Consumer(Queue):

@@ -11,7 +11,9 @@ import asyncio
 import contextvars
 import heapq
 import itertools
+import logging
 import random
+import warnings
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, TypeVarTuple, Unpack, cast
@@ -86,7 +88,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.turns = 0
         self.on_turn: Callable[[], None] = _nothing
         self._order, self._virtual = order, 0.0
-        self._processes: list[Process] = [OUTSIDE]
+        self.processes: list[Process] = [OUTSIDE]
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
         self.births = itertools.count()
         OUTSIDE.ready.clear()
@@ -99,8 +101,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def spawn(self, process: Process, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Start `work` as a task of `process`."""
-        if process not in self._processes:
-            self._processes.append(process)
+        if process not in self.processes:
+            self.processes.append(process)
         return self.create_task(work, context=process_context(process))
 
     def kill(self, process: Process) -> None:
@@ -139,7 +141,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Nothing to count: cancelled timers are passed over when they are due."""
 
     def _run_once(self) -> None:
-        runnable = [p for p in self._processes if p.ready and not p.frozen]
+        runnable = [p for p in self.processes if p.ready and not p.frozen]
         if not runnable:
             self._jump()
             return
@@ -214,13 +216,24 @@ def run(main: Callable[[VirtualLoop], Coroutine[Any, Any, T]], seed: int) -> T:
 
 def _forget(loop: VirtualLoop) -> None:
     """End the coroutines that are left without a word: they are of processes that are no more."""
-    for process in loop._processes:  # pyright: ignore[reportPrivateUsage]
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of those that never began
+        _close_all(loop)
+    logging.disable(level)
+    loop.close()
+
+
+def _close_all(loop: VirtualLoop) -> None:
+    for process in loop.processes:
+        process.killed = True
         process.ready.clear()
         for task in process.tasks:
             setattr(task, "_log_destroy_pending", False)
             try:
-                task.get_coro().close()  # pyright: ignore[reportOptionalMemberAccess]
+                cast(Any, task.get_coro()).close()
             except BaseException:  # a `finally` that awaits, or cannot do without a running loop
                 pass
         process.tasks.clear()
-    loop.close()
+    OUTSIDE.killed = False

@@ -1,0 +1,189 @@
+"""What must hold at every moment: checked with each message that is stored, each record put, each acknowledgement."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, NamedTuple
+
+from noria.contract import commands, envelopes
+from noria.contract.facts import FactMessage, StepEnded
+from noria.contract.values import dumps, loads
+from noria.machine.fold import fold_command, fold_message
+from noria.machine.state import ENDED, RESTING, Tree
+from noria.machine.view import child_status, view
+from noria.ports import ActorKey, RunKey, Stored
+from noria.testing.consumers import Consumer
+from noria.testing.server import Server
+
+SHOWN = ("steps", "state", "request_context", "result", "error", "tripwire", "input")
+
+
+class Violation(AssertionError):
+    """A guarantee is broken."""
+
+
+class Rested(NamedTuple):
+    """A resting fact of a root, by which door, and what had been seen before it."""
+
+    fact: int
+    door: int
+    seen_before: int
+
+
+class Watch:
+    """Folds every run in stream order as an omniscient reader. The first `violation` is kept."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.violation: str | None = None
+        self.trees: dict[RunKey, Tree] = {}
+        self.history: dict[RunKey, list[Stored]] = {}
+        self.commands: dict[ActorKey, set[int]] = {}
+        self.ended: Counter[tuple[RunKey, str, str, int]] = Counter()  # results by (run, path, step, round)
+        self.seen: dict[ActorKey, int] = {}  # in_seen of each chain
+        self.over: set[ActorKey] = set()  # actors that ended
+        self.rested: dict[RunKey, Rested] = {}  # the root's last rest
+        self.recorded: dict[RunKey, int] = {}  # the root's last fact in the record
+        server.watchers.append(self.stored)
+        put, consumer = server.put_record, server.consumer
+        server.put_record = lambda run, body, *rest: (put(run, body, *rest), self.put(run, body))[0]  # type: ignore[method-assign]
+
+        def watched(workflow: str, lease_seconds: float) -> Consumer:
+            known = workflow in server.consumers
+            found = consumer(workflow, lease_seconds)
+            if not known:
+                ack = found.ack
+                found.ack = lambda sequence: (self.acknowledged(found, sequence), ack(sequence))[1]  # type: ignore[method-assign]
+            return found
+
+        server.consumer = watched  # type: ignore[method-assign]
+
+    def fail(self, text: str) -> None:
+        self.violation = self.violation or text
+
+    def tree(self, run: RunKey) -> Tree:
+        return self.trees.setdefault(run, Tree())
+
+    # What is stored ---------------------------------------------------------------------------------------------
+
+    def stored(self, entry: Stored) -> None:
+        try:
+            self._stored(entry)
+        except Exception as error:  # the server would take it for its own
+            self.fail(f"{entry} cannot be read: {error!r}")
+
+    def _stored(self, entry: Stored) -> None:
+        run, path = entry.actor.tree, entry.actor.path
+        tree = self.tree(run)
+        if entry.kind == "in":
+            self.history.setdefault(run, []).append(entry)
+            self.commands.setdefault(entry.actor, set()).add(entry.sequence)
+            fold_command(tree, entry.sequence, path, commands.decode(entry.body))
+        elif entry.kind == "run":
+            self.history.setdefault(run, []).append(entry)
+            message = envelopes.decode(entry.body)
+            self._may_write(entry, tree, message)
+            fold_message(tree, entry.sequence, path, message)
+            before = self.seen.get(entry.actor, 0)
+            self.seen[entry.actor] = max(self.seen.get(entry.actor, 0), message.in_seen)
+            if tree.actors[path].status in ENDED:
+                self.over.add(entry.actor)
+            self._follows(entry, tree, message, before)
+
+    def _may_write(self, entry: Stored, tree: Tree, message: FactMessage) -> None:
+        actor = tree.actor(entry.actor.path)
+        who = f"fact {entry.sequence} of {entry.actor}"
+        hosts = [ActorKey(*entry.actor.tree, p) for p in _above(entry.actor.path)]
+        if not any(message.door in self.commands.get(host, ()) for host in hosts):
+            self.fail(f"{who} has no door: {message.door}")
+        own = self.commands.get(entry.actor, set())
+        if own and message.in_seen and message.in_seen < actor.in_seen:
+            self.fail(f"{who}: in_seen went back from {actor.in_seen} to {message.in_seen}")
+        if own and message.in_seen and message.in_seen not in own:
+            self.fail(f"{who}: in_seen {message.in_seen} is no command of its actor")
+        if entry.actor.path == "" and actor.status in RESTING and message.door <= actor.in_seen and message.door != actor.door:
+            self.fail(f"{who}: its door {message.door} was consumed before")
+        if entry.actor.path == "" and actor.status in ENDED:
+            self.fail(f"{who}: it ended at {actor.last}")
+
+    def _follows(self, entry: Stored, tree: Tree, message: FactMessage, seen: int) -> None:
+        run, path, root = entry.actor.tree, entry.actor.path, tree.root
+        for fact in message.facts:
+            if isinstance(fact, StepEnded):
+                key = (run, path, fact.step, fact.round)
+                self.ended[key] += 1
+                if self.ended[key] > 1:
+                    self.fail(f"step {fact.step!r} round {fact.round} of {entry.actor} has {self.ended[key]} results")
+        if path == "" and root.status in RESTING:
+            self.rested[run] = Rested(entry.sequence, message.door, seen)
+            busy = [a.path for a in tree.below("") if a.last and a.status == "active" and child_status(tree, a) == "running"]
+            if busy and root.status not in ENDED:
+                self.fail(f"{entry.actor} rests ({root.status}) at {entry.sequence} while children are active: {busy}")
+            self._refold(run, tree)
+
+    def _refold(self, run: RunKey, tree: Tree) -> None:
+        """As late as a host may hear of them: the start, then what hosts write, then all other commands."""
+        again = Tree()
+        for entry in sorted(self.history[run], key=lambda e: (_place(e), e.sequence)):
+            if entry.kind == "in":
+                fold_command(again, entry.sequence, entry.actor.path, commands.decode(entry.body))
+            else:
+                fold_message(again, entry.sequence, entry.actor.path, envelopes.decode(entry.body))
+        if self._shown(again, run) != self._shown(tree, run):
+            self.fail(f"{run}: commands and facts do not commute: {_difference(self._shown(again, run), self._shown(tree, run))}")
+
+    def _shown(self, tree: Tree, run: RunKey) -> dict[str, Any]:
+        return {k: v for k, v in loads(dumps(view(tree, *run, nested=True))).items() if k in SHOWN}
+
+    # Records and acknowledgements -------------------------------------------------------------------------------
+
+    def put(self, run: RunKey, body: bytes) -> None:
+        if b'"tree"' not in body[:64]:
+            return
+        record, tree = Tree.of(loads(body)["tree"]), self.tree(run)
+        self.recorded[run] = record.root.last
+        if record.root.last > tree.root.last:
+            self.fail(f"the record of {run} is newer than its log: {record.root.last} > {tree.root.last}")
+        quiet = not any(s > record.root.in_seen for s in self.commands.get(ActorKey(*run), ()))
+        # a cancel does not wait for children that live elsewhere
+        if record.root.last == tree.root.last and tree.root.status in RESTING - {"canceled"} and quiet:
+            mine, yours = self._shown(record, run), self._shown(tree, run)
+            if mine != yours:
+                self.fail(f"the record of {run} is not what its log says: {_difference(mine, yours)}")
+
+    def acknowledged(self, consumer: Consumer, sequence: int) -> None:
+        entry = self.server.messages.get(sequence)
+        if entry is None or sequence not in consumer.pending:
+            return
+        tree = self.tree(entry.actor.tree)
+        if entry.actor.path and ActorKey(*entry.actor.tree) in self.over:
+            return
+        if self.seen.get(entry.actor, 0) < sequence and entry.actor not in self.over:
+            self.fail(f"command {sequence} of {entry.actor} is acknowledged, consumed is {self.seen.get(entry.actor, 0)}")
+        actor = tree.actors.get(entry.actor.path)
+        if actor is not None and actor.status == "active" and actor.door == sequence:
+            self.fail(f"the door {sequence} of {entry.actor} is acknowledged while it is hosted by it")
+        rest = self.rested.get(entry.actor.tree)
+        if entry.actor.path or rest is None or rest.fact != tree.root.last or tree.root.status not in RESTING:
+            return
+        if (sequence == rest.door or sequence > rest.seen_before) and self.recorded.get(entry.actor.tree, 0) < rest.fact:
+            self.fail(f"command {sequence} of {entry.actor} is acknowledged before the record of the fact {rest.fact}")
+
+
+def _place(entry: Stored) -> int:
+    is_start = entry.kind == "in" and b'"kind":"start"' in entry.body
+    return 1 if entry.kind == "run" or (is_start and entry.actor.path) else 0 if is_start else 2
+
+
+def _above(path: str) -> list[str]:
+    parts = path.split(".") if path else []
+    return [".".join(parts[:n]) for n in range(len(parts) + 1)]
+
+
+def _difference(mine: Any, yours: Any, place: str = "") -> str:
+    """The first place where two JSON values differ."""
+    if isinstance(mine, dict) and isinstance(yours, dict):
+        for key in {**mine, **yours}:
+            if mine.get(key) != yours.get(key):
+                return _difference(mine.get(key), yours.get(key), f"{place}/{key}")
+    return f"{place}: {mine} is not {yours}"
