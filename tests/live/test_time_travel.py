@@ -288,6 +288,31 @@ async def test_a_nested_workflow_is_retried_as_its_parent_says(noria: Noria) -> 
             assert (await noria.run(doomed, 0)).status == "failed" and calls["hopeless"] == 1
 
 
+async def test_a_retry_does_not_wait_for_siblings(noria: Noria) -> None:
+    again = asyncio.Event()
+
+    async def flaky(x: int) -> int:
+        calls["flaky"] += 1
+        if calls["flaky"] == 1:
+            raise OSError("away")
+        again.set()
+        return x
+
+    async def waits(x: int) -> int:
+        await again.wait()
+        return x
+
+    inner = Workflow("inner").then(step(flaky))
+    flow = Workflow("beside", retry=Retry(attempts=1)).parallel(inner, step(waits)).commit()
+    each = Workflow("each", retry=Retry(attempts=2)).map(lambda _: [1, 2, 3]).foreach(inner, placement="spread").commit()
+    async with noria.worker(flow, each):
+        assert (await noria.run(flow, 5, timeout=20)).result == {"inner": 5, "waits": 5}
+        calls.clear()
+        stream = noria.create_run(each).stream({})
+        progress = [event.data["status"] async for event in stream if event.type == "workflow-step-progress"]
+        assert (await stream.result()).result == [1, 2, 3] and progress == ["success"] * 3 and calls["flaky"] == 4
+
+
 async def test_a_long_pause_before_a_nested_retry_waits_behind_a_timer(noria: Noria) -> None:
     async def once(x: int) -> int:
         calls["once"] += 1

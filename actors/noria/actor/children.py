@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from noria.clock import now
 from noria.contract import commands
+from noria.contract.rewinds import Retried
 from noria.limits import CHILD_WINDOW
-from noria.machine.decide import resumed
+from noria.machine.decide import resumed, retried
 from noria.machine.state import ENDED, RESTING, Actor, join, live, segment, split
 from noria.machine.tasks import RunChildren
 from noria.ports import Refused
@@ -43,6 +44,8 @@ class _Fanout:
         self.passed: set[tuple[str, float]] = set()  # timers of children that live elsewhere
         self.closed = False  # a failure or a bail: begin no more
         self.ended = 0
+        self.again: list[tuple[str, Retried]] = []
+        self.workflow = activation.places.workflow_of(actor)
         self.todo = self._todo()
 
     def _todo(self) -> list[str]:
@@ -77,7 +80,9 @@ class _Fanout:
             if not self.local:
                 activation.host.free_slot(activation)  # one who only watches holds no slot
             await self._wait()
-            if self._collect():
+            news = self._collect()
+            await self._live_again()
+            if news:
                 await self._pass_on()
         await activation.host.take_slot(activation)
         return {seg: self.rested.get(seg, "paused") for seg in self.task.segments}
@@ -218,6 +223,18 @@ class _Fanout:
             self.todo.append(seg)
         return True
 
+    async def _live_again(self) -> None:
+        """Nested workflows that failed are tried again at once, whatever their siblings do."""
+        if not self.again:
+            return
+        again, self.again = self.again, []
+        await self.activation.record(self.actor, [retry for _, retry in again])
+        for seg, retry in again:
+            member, life = self.task.segments.index(seg), self.actor.seg(retry.stem)
+            self.task.segments[member] = life
+            self.child(life).member = member
+            self.todo.append(life)
+
     def _is_stirred(self, child: Actor) -> bool:
         """Whether a resting child, or one below it, got what it waits for."""
         tree = self.activation.tree
@@ -236,6 +253,9 @@ class _Fanout:
             self.remote.discard(seg)
             self.activation.watching -= 1
         child = self.child(seg)
+        retry = retried(self.actor, self.workflow, child, now()) if status == "failed" else None
+        if retry is not None:
+            return self.again.append((seg, retry))
         if status in ENDED:
             self.ended += 1
             self.closed = self.closed or status in ("failed", "tripwire", "canceled") or (child.leaf and child.bailed)
@@ -243,6 +263,7 @@ class _Fanout:
             self.rested[seg] = status
         if isinstance(self.task.entry, ForeachEntry):
             self._progress(child, seg, status)
+        return None
 
     def _progress(self, child: Actor, seg: str, status: str) -> None:
         data = {"completed": self.ended, "total": len(self.task.segments), "index": split(seg)[1], "status": status}

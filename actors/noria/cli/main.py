@@ -8,20 +8,24 @@ from typing import Annotated
 import typer
 
 from noria import runlog
-from noria.cli import dead, infra, runs, schemas
+from noria.cli import dead, infra, runs, schedules, schemas
+from noria.cli.dev import dev
 from noria.cli.output import err, out, print_json, print_result
 from noria.cli.progress import Progress
-from noria.cli.session import EXIT_OF_STATUS, FAILED, SUCCESS, AsJson, Namespace, Server, connected, execute, load_workflow, read_json
+from noria.cli.session import EXIT_OF_STATUS, FAILED, SUCCESS, VIA, AsJson, Namespace, Server, connected, execute, load_workflow, read_json
 from noria.contract.results import RunResult
-from noria.errors import NoriaError
+from noria.errors import InvalidInput, NoriaError
 
 app = typer.Typer(name="noria", help="Durable workflows on NATS.", no_args_is_help=True, pretty_exceptions_enable=False)
 workflows = typer.Typer(help="Workflows that were registered.", no_args_is_help=True)
 app.add_typer(runs.app, name="runs")
 app.add_typer(dead.app, name="dead")
+app.add_typer(schedules.app, name="schedules")
 app.add_typer(workflows, name="workflows")
 app.add_typer(infra.app, name="infra")
 app.add_typer(schemas.app, name="schemas")
+
+app.command()(dev)
 
 Targets = Annotated[list[str], typer.Argument(help="MODULE:ATTR or FILE.py:ATTR")]
 
@@ -32,6 +36,14 @@ def main() -> None:
     for handler in logging.getLogger().handlers:
         handler.addFilter(runlog.RunFilter())
     app()
+
+
+@app.callback()
+def root(
+    via: Annotated[str, typer.Option(help="streams, or api: everything through the workers' control API.", envvar="NORIA_VIA")] = "streams",
+) -> None:
+    """Durable workflows on NATS."""
+    VIA.set(via)
 
 
 @app.command()
@@ -73,15 +85,21 @@ async def _outcome(run_id: str, stream: runs.RunStream, quiet: bool) -> RunResul
 def worker(
     targets: Targets, concurrency: Annotated[int, typer.Option(help="Runs hosted at once.")] = 100,
     lease: Annotated[float, typer.Option(help="Seconds after which a dead worker's runs are taken over.")] = 30.0,
+    grace: Annotated[float, typer.Option(help="Seconds that running steps get when it stops.")] = 10.0,
+    steps_only: Annotated[bool, typer.Option("--steps-only", help="Serve step handlers, host no runs.")] = False,
+    runs_only: Annotated[bool, typer.Option("--runs-only", help="Host runs, call step handlers elsewhere.")] = False,
     server: Server = None, namespace: Namespace = "noria",
 ) -> None:  # fmt: skip
     """Host workflows until SIGINT or SIGTERM, then drain."""
 
     async def serve() -> None:
+        if steps_only and runs_only:
+            raise InvalidInput("--steps-only and --runs-only exclude each other: leave both out to do both")
         flows = [load_workflow(target) for target in targets]
         async with connected(server, namespace) as noria:
-            err.print(f"hosting {', '.join(f.id for f in flows)} at {noria.url}; Ctrl-C drains and stops")
-            await noria.serve(*flows, concurrency=concurrency, lease=lease)
+            what = "serving the steps of" if steps_only else "hosting runs only of" if runs_only else "hosting"
+            err.print(f"{what} {', '.join(f.id for f in flows)} at {noria.url}; Ctrl-C drains and stops", soft_wrap=True)
+            await noria.serve(*flows, concurrency=concurrency, lease=lease, grace=grace, steps=not runs_only, runs=not steps_only)
 
     execute(serve())
 

@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, TypeVar
@@ -28,6 +29,7 @@ EXIT_OF_STATUS = {"success": SUCCESS, "suspended": SUSPENDED, "paused": SUSPENDE
 Server = Annotated[str | None, typer.Option("--server", "-s", help="NATS address; else NATS_URL, else the nats context.")]
 Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Noria namespace.", envvar="NORIA_NAMESPACE")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+VIA: ContextVar[str] = ContextVar("via", default="streams")  # how commands reach the namespace
 T = TypeVar("T")
 
 
@@ -91,7 +93,7 @@ def read_json(text: str | None, option: str) -> Any:
 async def connected(server: str | None, namespace: str, *, embedded: bool = False) -> AsyncGenerator[Noria, None]:
     """A connection; with `embedded` to a private server unless one is named."""
     private = embedded and server is None and not os.environ.get("NATS_URL")
-    opening = Noria.embedded(namespace=namespace) if private else Noria.connect(server, namespace=namespace)
+    opening = Noria.embedded(namespace=namespace) if private else Noria.connect(server, namespace=namespace, via=VIA.get())
     async with opening as noria:
         yield noria
 

@@ -45,7 +45,7 @@ class Runs:
         known = workflow if isinstance(workflow, Workflow) else self._noria.registry.get(key.workflow)
         if loaded.deleted or not loaded.tree.root.started or _expired(loaded.tree.root.ended_at, known):
             return None
-        if status(loaded.tree) == "running":
+        if status(loaded.tree) in ("running", "pending"):
             await look_closer(broker, ActorKey(*key), loaded.tree)
         shown = view(loaded.tree, *key, stored=True, nested=nested)
         return run_record(shown, known.parse_output if known is not None else None)

@@ -173,7 +173,7 @@ def _block(
 ) -> Task | None:  # fmt: skip
     """An entry whose work is done by children. Outcome: failed > suspended > waiting > paused > canceled > success."""
     found = [tree.actors.get(join(actor.path, seg)) for seg in segments]
-    if again := [r for c in found if c is not None and c.status == "failed" and (r := _retried(actor, workflow, c, now))]:
+    if again := [r for c in found if c is not None and c.status == "failed" and (r := retried(actor, workflow, c, now))]:
         return Record([*again])
     pending = [s for s, c in zip(segments, found, strict=True) if c is None or c.status not in ENDED]
     if pending and rested is None:
@@ -208,7 +208,7 @@ def _block(
     return Record(facts)
 
 
-def _retried(actor: Actor, workflow: Workflow, child: Actor, now: float) -> Retried | None:
+def retried(actor: Actor, workflow: Workflow, child: Actor, now: float) -> Retried | None:
     """Another life for a nested workflow that failed, as the Retry of the workflow around it says; None: it stays failed."""
     stem, retry, error = segment(child.path).partition("@")[0], workflow.retry, child.error or {}
     made = actor.retries.get(stem, 0) + 1

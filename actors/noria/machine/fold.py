@@ -27,6 +27,8 @@ from noria.machine.state import ENDED, Actor, Step, Tree, items, join, parent, p
 
 def fold_command(tree: Tree, sequence: int, path: str, command: Command) -> None:
     """A command changes nothing but what is pending; a fact whose `in_seen` covers it makes it count."""
+    if path not in tree.actors and tree.is_over(path):
+        return
     actor = tree.actor(path)
     if sequence > actor.in_seen or isinstance(command, Start):  # a consumed one's traces stay, they are compared by sequence
         _pend(tree, sequence, path)

@@ -15,6 +15,7 @@ def show_running(tree: Tree, sequence: int, path: str, type: str, step: str | No
     actor = tree.actor(path)
     if type not in STATUSES or sequence <= actor.last:
         return
+    tree.hosted = True
     if path:
         if step == split(segment(path))[0] and actor.started_at is None:  # a nested workflow told before that it began
             actor.leaf = True
