@@ -260,6 +260,9 @@ async def test_by_id_alone_and_with_step_objects(noria: Noria) -> None:
             await run.time_travel("in.last", context={"x": {"output": 1}})
         assert (await run.time_travel(("in", last), input=5)).result == 6
         assert (await run.time_travel("in", context={"a": {"output": 50}})).result == 52
+    flow = Workflow("after").then(Workflow("in").then(plus("b")).then(last)).then(plus("end")).commit()
+    async with noria.worker(flow):
+        assert (await noria.create_run(flow).time_travel("end", context={"in.last": {"output": 4}})).result == 5
 
 
 async def test_a_nested_workflow_is_retried_as_its_parent_says(noria: Noria) -> None:

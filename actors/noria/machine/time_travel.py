@@ -89,6 +89,12 @@ class _Level:
         """The record that the caller wants to be assumed."""
         return self.plan.command.records.get(self.prefix + unit)
 
+    def _given_inside(self, unit: str) -> dict[str, Any] | None:
+        """What the last step of a nested workflow is said to have given is what the workflow gave."""
+        inner = self.workflow.units.get(unit)
+        last = self.given(f"{unit}.{inner.entries[-1].id}") if isinstance(inner, builder.Workflow) else None
+        return {"output": last["output"]} if last is not None and "output" in last else None
+
     def begin(self, known: list[Any], given: Any) -> None:
         """The workflow's input: what is known of it, else what its first step gets or is said to have got, else `{}`."""
         said = [record for unit in _units(self.workflow.entries[0]) if (record := self.given(unit)) is not None]
@@ -124,7 +130,7 @@ class _Level:
         return assumed.output
 
     def _child(self, unit: str, prev: Any, given: Any) -> Any:
-        child, said = self._stored_child(unit), self.given(unit)
+        child, said = self._stored_child(unit), self.given(unit) or self._given_inside(unit)
         self.rewind.order.append(unit)
         if child is not None and child.status == "success":
             self.rewind.keep.append(unit)
