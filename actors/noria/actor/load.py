@@ -12,7 +12,7 @@ from noria.actor import parcels
 from noria.clock import monotonic
 from noria.contract import commands, envelopes
 from noria.contract.events import decode_live
-from noria.contract.values import BAD_DATA, loads
+from noria.contract.values import BAD_DATA, loads, too_new
 from noria.errors import BrokerUnavailable, NewerFormat, NoriaError
 from noria.limits import LAG_SECONDS, MAX_NESTING, PATIENCE_SECONDS
 from noria.machine.fold import fold_command, fold_message, fold_unreadable
@@ -103,7 +103,7 @@ def _recorded(body: bytes) -> Tree | None:
     if data.get("deleted"):
         return None
     if data["v"] > RECORD_FORMAT:
-        raise NewerFormat(f"the record has format {data['v']}; this version of Noria reads up to {RECORD_FORMAT}: upgrade it")
+        raise NewerFormat(too_new("the record", data["v"], RECORD_FORMAT))
     return Tree.of(data["tree"])
 
 

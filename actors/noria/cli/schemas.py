@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,23 +49,23 @@ def contract(namespace: str = "noria") -> dict[str, Any]:
 
 
 def record() -> dict[str, Any]:
-    """A run's record: the tree as `Tree.dump` gives it, actors and held suspensions with their own fields."""
+    """A run's record: the tree as `Tree.dump` gives it, actors and held suspensions with their own fields. What a later
+    release adds is not required: readers fill it in."""
     new = Tree().dump()
     properties: dict[str, Any] = {name: {"type": TYPES[type(value)]} if value is not None else {} for name, value in new.items()}
-    definitions = {"Actor": _complete(Actor), "Step": _complete(Step)}
+    definitions = {"Actor": _closed(Actor), "Step": _closed(Step)}
     definitions["Actor"].pop("$defs", None)
     properties["actors"] = {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/Actor"}}
     properties["held"] = {"type": "object", "additionalProperties": {"$ref": "#/$defs/Step"}}
-    tree = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+    tree = {"type": "object", "properties": properties, "required": ["actors", "base"], "additionalProperties": False}
     known: dict[str, Any] = {"v": {"const": RECORD_FORMAT}, "tree": tree}
     removed = {"type": "object", "properties": {"deleted": {"const": True}}, "required": ["deleted"]}
     whole: dict[str, Any] = {"type": "object", "properties": known, "required": ["v", "tree"], "additionalProperties": False}
     return {"title": "a run's record, or what stays of a deleted one", "anyOf": [whole, removed], "$defs": definitions}
 
 
-def _complete(kind: type[Actor | Step]) -> dict[str, Any]:
-    """All fields are written."""
-    return {**schema_of(kind), "required": [f.name for f in fields(kind)], "additionalProperties": False}
+def _closed(kind: type[Actor | Step]) -> dict[str, Any]:
+    return {**schema_of(kind), "additionalProperties": False}
 
 
 def of_workflow(workflow: Workflow) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import typer
 
 from noria.cli.output import fail
 from noria.client.noria import Noria
+from noria.codec import AesGcm
 from noria.errors import BrokerUnavailable, DefinitionError, InvalidInput, NoriaError, RunFailed, RunTripped, choices
 from noria.workflow.builder import Workflow
 
@@ -91,9 +92,11 @@ def read_json(text: str | None, option: str) -> Any:
 
 @asynccontextmanager
 async def connected(server: str | None, namespace: str, *, embedded: bool = False) -> AsyncGenerator[Noria, None]:
-    """A connection; with `embedded` to a private server unless one is named."""
+    """A connection; with `embedded` to a private server unless one is named. NORIA_CODEC_KEYS: see AesGcm.of."""
+    keys = os.environ.get("NORIA_CODEC_KEYS")
+    codec = AesGcm.of(keys) if keys else None
     private = embedded and server is None and not os.environ.get("NATS_URL")
-    opening = Noria.embedded(namespace=namespace) if private else Noria.connect(server, namespace=namespace, via=VIA.get())
+    opening = Noria.embedded(namespace=namespace) if private else Noria.connect(server, namespace=namespace, via=VIA.get(), codec=codec)
     async with opening as noria:
         yield noria
 

@@ -17,11 +17,12 @@ from noria.client.run import Run
 from noria.client.runs import Runs, Workflows
 from noria.client.schedules import Schedules
 from noria.client.waiting import Waiting
+from noria.codec.ports import seal
 from noria.contract.results import RunResult
 from noria.embedded import EmbeddedServer, start_server
 from noria.errors import InvalidInput
 from noria.observing import Observer
-from noria.ports import Broker, RunKey
+from noria.ports import Broker, Codec, RunKey
 from noria.worker import Worker
 from noria.workflow.builder import Workflow
 
@@ -63,13 +64,14 @@ class Noria:
     @staticmethod
     def connect(
         url: str | None = None, *, namespace: str = "noria", creds: str | None = None, tls: Any = None, via: str = "streams",
-        **nats_options: Any,
+        codec: Codec | None = None, **nats_options: Any,
     ) -> Opening:  # fmt: skip
         """A real server: `url`, else NATS_URL, else the nats CLI context. Raises BrokerUnavailable when none answers.
-        `via="api"`: every verb through the control API of the workers, without permissions on streams."""
+        `via="api"`: every verb through the control API of the workers, without permissions on streams. `codec`: what
+        seals values at rest (`noria.codec.AesGcm`); all who touch the namespace's streams need it."""
         if via not in ("streams", "api"):
             raise InvalidInput(f"via={via!r}: it may be 'streams' or 'api'")
-        return Opening(namespace, url=url, options={"creds": creds, "tls": tls, **nats_options}, via_api=via == "api")
+        return Opening(namespace, url=url, options={"creds": creds, "tls": tls, **nats_options}, via_api=via == "api", codec=codec)
 
     def worker(
         self, *workflows: Workflow, concurrency: int = 100, steps: bool = True, runs: bool = True, lease: float = 30.0,
@@ -114,9 +116,9 @@ class Opening:
 
     def __init__(
         self, namespace: str, *, url: str | None = None, options: dict[str, Any] | None = None, embedded: bool = False,
-        store_dir: str | os.PathLike[str] | None = None, port: int | None = None, via_api: bool = False,
+        store_dir: str | os.PathLike[str] | None = None, port: int | None = None, via_api: bool = False, codec: Codec | None = None,
     ) -> None:  # fmt: skip
-        self._via_api = via_api
+        self._via_api, self._codec = via_api, codec
         self._namespace, self._url, self._options = namespace, url, options or {}
         self._embedded, self._store_dir, self._port = embedded, store_dir, port
         self._server: EmbeddedServer | None = None
@@ -126,7 +128,10 @@ class Opening:
             self._server = await start_server(self._store_dir, self._port)
             self._url = self._server.url
         try:
-            self._noria = _kind(self._via_api)(await connect_broker(self._url, self._namespace, **self._options))
+            broker: Broker = await connect_broker(self._url, self._namespace, **self._options)
+            if self._codec is not None:
+                seal(broker, self._codec)
+            self._noria = _kind(self._via_api)(broker)
         except BaseException:
             await self._stop()
             raise

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, TypeAlias
 
 from noria.contract.typed import check_types
-from noria.contract.values import dumps, loads
+from noria.contract.values import dumps, loads, too_new
 from noria.errors import NewerFormat, NoriaError
 
 FORMAT = 1
@@ -118,8 +118,8 @@ def decode(body: bytes) -> Command:
     """The command back. Raises NewerFormat, or NoriaError for what is no command."""
     try:
         data = loads(body)
-        if data.pop("v") > FORMAT:
-            raise NewerFormat(f"a command of a newer format than {FORMAT}: upgrade Noria")
+        if (format := data.pop("v")) > FORMAT:
+            raise NewerFormat(too_new("a command", format, FORMAT))
         command = KINDS[data.pop("kind")](**data)
         check_types(command)
     except (KeyError, TypeError, AttributeError, ValueError) as error:

@@ -26,7 +26,7 @@ from noria.contract.facts import (
 )  # fmt: skip
 from noria.contract.rewinds import Retried, Rewound, decode_life, encode_life
 from noria.contract.typed import check_types
-from noria.contract.values import as_list, dumps, loads
+from noria.contract.values import as_list, dumps, loads, too_new
 from noria.errors import NewerFormat, NoriaError
 from noria.limits import MAX_CHILDREN
 
@@ -191,7 +191,7 @@ def decode(body: bytes) -> FactMessage:
         events = as_list(found) or [found]
         head = events[0]["data"]["noria"]
         if head["v"] > FORMAT:
-            raise NewerFormat(f"the log has format {head['v']}; this version of Noria reads up to {FORMAT}: upgrade it")
+            raise NewerFormat(too_new("the log", head["v"], FORMAT))
         message = FactMessage([], head["in_seen"], head["door"], head["host"], events[0]["id"], head.get("member", 0))
         check_types(message)
         message.facts = [_decode_fact(event) for event in events]

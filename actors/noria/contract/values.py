@@ -16,6 +16,14 @@ from noria.limits import CAUSE_DEPTH
 BAD_DATA = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError)  # what reading hostile data may raise
 _OPTIONS = orjson.OPT_NON_STR_KEYS
 loads = orjson.loads
+SEALED_FORMAT = 1_000_001  # of a body that a codec sealed
+
+
+def too_new(what: str, found: int, known: int) -> str:
+    """Why a body of this format cannot be read."""
+    if found == SEALED_FORMAT:
+        return f"{what} is sealed: connect with the codec of this namespace"
+    return f"{what} has format {found}; this version of Noria reads up to {known}: upgrade it"
 
 
 def _default(value: Any) -> Any:

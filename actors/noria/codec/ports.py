@@ -1,0 +1,146 @@
+"""The ports that carry values, with a codec in between. Without one none of this is there, and nothing is paid for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, cast
+
+from noria.codec.sealing import COMMAND, NEWS, Sealing
+from noria.errors import NoriaError
+from noria.ports import (
+    ActorKey,
+    Broker,
+    Codec,
+    Delivery,
+    Letter,
+    Receiver,
+    RunKey,
+    Stored,
+    StoredRecord,
+)  # fmt: skip
+
+log = logging.getLogger("noria.codec")
+AGAIN_SECONDS = 5.0
+
+
+def seal(broker: Broker, codec: Codec) -> None:
+    """From now on everything that is stored by this broker is sealed, and what comes is opened."""
+    sealing, ports = Sealing(codec), cast(Any, broker)
+    ports.log, ports.commands = SealedLog(broker.log, sealing), SealedCommands(broker.commands, sealing)
+    ports.records, ports.blobs = SealedRecords(broker.records, sealing), SealedBlobs(broker.blobs, sealing)
+    ports.news, ports.triggers = SealedNews(broker.news, sealing), SealedTriggers(broker.triggers, sealing)
+
+
+def _open(sealing: Sealing, entry: Stored) -> Stored:
+    opened = sealing.open_fields if entry.kind == "in" else sealing.open_events
+    return entry._replace(body=opened(entry.actor.tree, entry.body))
+
+
+class Through:
+    """What is not named in a port here carries no values, and goes through."""
+
+    def __init__(self, inner: Any, sealing: Sealing) -> None:
+        self._inner, self._sealing = inner, sealing
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+class SealedLog(Through):
+    def append(self, actor: ActorKey, body: bytes, expected: int) -> asyncio.Future[int]:
+        return self._inner.append(actor, self._sealing.events(actor.tree, body), expected)
+
+    def publish_live(self, actor: ActorKey, body: bytes) -> None:
+        self._inner.publish_live(actor, self._sealing.events(actor.tree, body))
+
+    async def last(self, actor: ActorKey) -> Stored | None:
+        found = await self._inner.last(actor)
+        return None if found is None else _open(self._sealing, found)
+
+    async def read(self, actor: ActorKey, after: int = 0) -> list[Stored]:
+        return [_open(self._sealing, entry) for entry in await self._inner.read(actor, after)]
+
+    async def read_tree(self, actor: ActorKey, after: int = 0) -> list[Stored]:
+        return [_open(self._sealing, entry) for entry in await self._inner.read_tree(actor, after)]
+
+    async def read_live(self, run: RunKey, after: int = 0) -> list[Stored]:
+        return [_open(self._sealing, entry) for entry in await self._inner.read_live(run, after)]
+
+    async def follow(self, run: RunKey, after: int = 0) -> AsyncGenerator[Stored, None]:
+        async for entry in self._inner.follow(run, after):
+            yield _open(self._sealing, entry)
+
+
+class SealedCommands(Through):
+    def send(self, actor: ActorKey, body: bytes, expected: int | None = None) -> asyncio.Future[int]:
+        return self._inner.send(actor, self._sealing.fields(actor.tree, body, COMMAND), expected)
+
+    async def last(self, actor: ActorKey) -> Stored | None:
+        found = await self._inner.last(actor)
+        return None if found is None else _open(self._sealing, found)
+
+    async def read(self, actor: ActorKey, after: int = 0) -> list[Stored]:
+        return [_open(self._sealing, entry) for entry in await self._inner.read(actor, after)]
+
+    async def read_tree(self, actor: ActorKey, after: int = 0) -> list[Stored]:
+        return [_open(self._sealing, entry) for entry in await self._inner.read_tree(actor, after)]
+
+    async def receive(
+        self, workflow: str, lease_seconds: float, on_delivery: Callable[[Delivery], None], room: Callable[[], int]
+    ) -> Receiver:
+        def opened(delivery: Delivery) -> None:
+            try:
+                delivery.body = self._sealing.open_fields(delivery.actor.tree, delivery.body)
+            except NoriaError as error:  # perhaps another worker has the key
+                log.error("a command of run %s is left to others: %s", delivery.actor.run, error)
+                return delivery.hand_back(AGAIN_SECONDS)
+            return on_delivery(delivery)
+
+        return await self._inner.receive(workflow, lease_seconds, opened, room)
+
+
+class SealedRecords(Through):
+    async def get(self, run: RunKey) -> StoredRecord | None:
+        found = await self._inner.get(run)
+        return None if found is None else found._replace(body=self._sealing.open_fields(run, found.body))
+
+    def put(self, run: RunKey, body: bytes, revision: int, summary: str, ttl_seconds: float | None = None) -> asyncio.Future[int]:
+        return self._inner.put(run, self._sealing.fields(run, body, ()), revision, summary, ttl_seconds)
+
+
+class SealedBlobs(Through):
+    """No longer idempotent by content: the same value sealed twice is two blobs of its run."""
+
+    async def put(self, run: RunKey, data: bytes) -> str:
+        return await self._inner.put(run, self._sealing.blob(run, data))
+
+    async def get(self, run: RunKey, name: str) -> bytes:
+        return self._sealing.open_blob(run, await self._inner.get(run, name))
+
+
+class SealedNews(Through):
+    def rest(self, run: RunKey, status: str, body: bytes) -> None:
+        self._inner.rest(run, status, self._sealing.fields(run, body, NEWS))
+
+    async def on_rests(self, workflow: str, callback: Callable[[RunKey, bytes], None]) -> Callable[[], Awaitable[None]]:
+        def opened(run: RunKey, body: bytes) -> None:
+            try:
+                body = self._sealing.open_fields(run, body)
+            except NoriaError as error:  # news are hints: whoever waits reads for himself, and is told what is wrong
+                return log.debug("news of run %s: %s", run.run, error)
+            return callback(run, body)
+
+        return await self._inner.on_rests(workflow, opened)
+
+
+class SealedTriggers(Through):
+    """Triggers come from outside and are not sealed; dead letters may hold a command or a record, and are."""
+
+    async def bury(self, kind: str, workflow: str, body: bytes, headers: Mapping[str, str], reason: str) -> None:
+        await self._inner.bury(kind, workflow, self._sealing.blob(RunKey(workflow, ""), body), headers, reason)
+
+    async def dead(self, after: int = 0, limit: int = 100, *, kind: str | None = None, workflow: str | None = None) -> Sequence[Letter]:
+        letters = await self._inner.dead(after, limit, kind=kind, workflow=workflow)
+        return [letter._replace(body=self._sealing.open_blob(RunKey(letter.workflow, ""), letter.body)) for letter in letters]
