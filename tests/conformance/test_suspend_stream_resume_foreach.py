@@ -256,3 +256,19 @@ async def test_items_are_resumed_while_others_still_run(host: Host, calls: Count
         await asyncio.sleep(0.02)
     gate.set()
     assert (await waiting).result == [None, 1, 2] and [(await t).status for t in tasks] == ["success"] * 2
+
+
+async def test_only_what_was_resumed_is_told_of(host: Host) -> None:
+    run = await host(Workflow("told").foreach(waits("map", lambda data, _: data), concurrency=3))
+    await run.start([1, 2, 3])
+    stream = run.resume_stream(True, index=1)
+    events = [e async for e in stream if e.type == "workflow-step-progress"]
+    assert [(e.data["index"], e.data["status"], e.data["completed"]) for e in events] == [(1, "success", 1)]
+
+
+async def test_a_resume_step_by_step_runs_the_resumed_one(host: Host, calls: Counter[str]) -> None:
+    run = await host(Workflow("by-step").parallel(*(waits(id, lambda _, given: given, calls) for id in "abc")))
+    await run.start({})
+    result = await run.resume("x", step="b", per_step=True)
+    assert (result.status, result.steps["b"].output, calls) == ("paused", "x", {"a": 1, "b": 2, "c": 1})
+    assert [s.path for s in result.suspended] == [("a",), ("c",)]

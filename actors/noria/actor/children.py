@@ -46,6 +46,7 @@ class _Fanout:
         self.ended = 0
         self.again: list[tuple[str, Retried]] = []
         self.workflow = activation.places.workflow_of(actor)
+        self.untouched: set[str] = set()  # segments that rest since an earlier stretch
         self.todo = self._todo()
 
     def _todo(self) -> list[str]:
@@ -58,6 +59,9 @@ class _Fanout:
                 self.ended += 1
             else:
                 (begun if child.last or child.started or self._has_begun(child) else new).append(seg)
+        stirred = self._with_news() if begun else set[str]()
+        begun.sort(key=lambda seg: seg not in stirred)  # step by step only the first one goes on
+        self.untouched.update(seg for seg in begun if seg not in stirred and self.child(seg).status != "active")
         aim = self.actor.aims.get(self.task.entry.id, [])[:1]
         new.sort(key=lambda seg: split(seg)[0] not in aim)
         if self.ended + len(begun) == 0 and isinstance(self.task.entry, ForeachEntry):
@@ -218,8 +222,10 @@ class _Fanout:
             child = self.child(seg)
             if child.status in RESTING and not self._has_command(child):
                 self._rest(seg, child.status)
-        for seg in [s for s in self.rested if self._is_stirred(self.child(s))]:
+        stirred = self._with_news() if self.rested else set[str]()
+        for seg in [s for s in self.rested if s in stirred]:
             del self.rested[seg]
+            self.untouched.discard(seg)
             self.todo.append(seg)
         return True
 
@@ -235,18 +241,20 @@ class _Fanout:
             self.child(life).member = member
             self.todo.append(life)
 
-    def _is_stirred(self, child: Actor) -> bool:
-        """Whether a resting child, or one below it, got what it waits for."""
-        tree = self.activation.tree
-        for member in (child, *tree.below(child.path)):
-            if member.status == "waiting" and member.until and tree.fired.get(member.path, 0.0) >= member.until:
-                return True
-            for step, record in member.steps.items():
-                if record.status == "suspended" and self._new_resume(member, step) is not None:
-                    return True
-                if record.status == "waiting" and tree.fired.get(member.path, 0.0) >= record.until:
-                    return True
-        return False
+    def _with_news(self) -> set[str]:
+        """Segments of the children that got, themselves or somewhere below, what they wait for."""
+        above = self.actor.path
+        start = len(above) + 1 if above else 0
+        return {m.path[start:].partition(".")[0] for m in self.activation.tree.below(above) if self._has_news(m)}
+
+    def _has_news(self, member: Actor) -> bool:
+        due = self.activation.tree.fired.get(member.path, 0.0)
+        if member.status == "waiting" and member.until and due >= member.until:
+            return True
+        return any(
+            (record.status == "suspended" and self._new_resume(member, step) is not None) or (record.status == "waiting" and due >= record.until)
+            for step, record in member.steps.items()
+        )
 
     def _rest(self, seg: str, status: str) -> None:
         if seg in self.remote:
@@ -261,7 +269,7 @@ class _Fanout:
             self.closed = self.closed or status in ("failed", "tripwire", "canceled") or (child.leaf and child.bailed)
         else:
             self.rested[seg] = status
-        if isinstance(self.task.entry, ForeachEntry):
+        if isinstance(self.task.entry, ForeachEntry) and not (seg in self.untouched and status not in ENDED):
             self._progress(child, seg, status)
         return None
 
