@@ -27,6 +27,10 @@ class Observer(Protocol):
         """An actor is hosted by this delivery, in the calling task; its start carried `traceparent`."""
         ...
 
+    def serves(self, step: str, run: RunKey, traceparent: str | None) -> AbstractContextManager[None]:
+        """Around a step that was called from elsewhere, where `traceparent` was current."""
+        ...
+
     def traceparent(self) -> str | None:
         """What continues from what the caller does, for calls to elsewhere."""
         ...

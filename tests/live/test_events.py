@@ -122,6 +122,32 @@ async def test_binary_mode_and_runid(noria: Noria, shop: Shop) -> None:
         assert await until(ids(noria, 1)) == ["mine"]
 
 
+async def test_every_event_of_a_batch(noria: Noria, shop: Shop) -> None:
+    async with noria.worker(bound("batch", on_event(on=f"{shop.subject}.>", type="order.placed"))):
+        events = [json.loads(event(f"e{n}", n, runid=f"r{n}", type="other" if n == 1 else "order.placed")) for n in range(4)]
+        for _ in range(2):
+            await shop.send(json.dumps(events).encode(), headers={"Content-Type": "application/cloudevents-batch+json"})
+        assert await until(ids(noria, 3)) == ["r0", "r2", "r3"]
+
+
+async def test_a_workflow_starts_at_the_end_of_another(noria: Noria) -> None:
+    """Facts are CloudEvents on a stream like any other."""
+    end = on_event(
+        on=f"{noria.namespace}.run.first.*._", type="io.noria.workflow-finish.v1", when=lambda event: event.data["status"] == "success",
+        input=lambda event: event.subject,
+    )  # fmt: skip
+    first = Workflow("first").then(keep).commit()
+    async with noria.worker(first, bound("second", end)):
+        await noria.run(first, 5, run_id="one")
+
+        async def followed() -> Any:
+            return (await noria.runs.list("second", status="success")).runs
+
+        (run,) = await until(followed)
+        record = await noria.runs.get(run.run_id, "second")
+    assert record is not None and record.input == "one"
+
+
 async def test_what_is_no_event_or_breaks_is_buried_with_the_reason(noria: Noria, shop: Shop) -> None:
     flow = bound("careful", on_event(on=f"{shop.subject}.>", when=lambda event: event.data["n"] > 0))
     async with noria.worker(flow):

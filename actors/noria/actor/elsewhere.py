@@ -110,6 +110,7 @@ def _refused(answer: Answer) -> Any:
 
 
 def _request(activation: Activation, step: Step, context: LiveContext, progress: str) -> calls.StepCall:
+    observer = activation.host.observer
     call, results = unique(), context.results() if "c" in step.fn.order or step.remote else {}
     if results and len(dumps(results)) > MAX_INLINE_BYTES:
         results = None
@@ -118,7 +119,7 @@ def _request(activation: Activation, step: Step, context: LiveContext, progress:
         input=plain(context.input), init_data=plain(context.init_data), attempt=context.attempt, recovered=context.recovered,
         iteration=context.iteration, index=context.index, state=context.values(), request_context=dict(context.request_context), results=results,
         resume_data=plain(context.resume_data), suspend_data=plain(context.suspend_data), idempotency_key=context.idempotency_key,
-        timeout=step.timeout, progress=progress,
+        timeout=step.timeout, progress=progress, traceparent=observer.traceparent() if observer is not None else None,
         cancel=Subjects(activation.broker.namespace).cancel(context.workflow_id, step.id, call),
     )  # fmt: skip
 

@@ -8,6 +8,8 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from contextvars import copy_context
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
@@ -18,7 +20,7 @@ from noria.contract.subjects import Subjects
 from noria.contract.values import error_info, plain
 from noria.errors import InvalidInput, NonRetryable, StepTimeout, Tripwire
 from noria.limits import THREADS
-from noria.ports import Answer, Endpoint
+from noria.ports import Answer, Endpoint, RunKey
 from noria.service.context import CallContext
 from noria.workflow.builder import Workflow
 from noria.workflow.context import AbortSignal, BailSignal, SuspendSignal
@@ -140,13 +142,16 @@ class StepService:
             return calls.Failed(error=calls.Failure.model_validate(error_info(error)), retryable=not final)
 
     async def _run(self, step: Step, call: StepCall, context: CallContext) -> object:
-        deadline = asyncio.timeout(call.timeout)
+        observer, deadline = self._noria.observer, asyncio.timeout(call.timeout)
+        run = RunKey(context.workflow_id, call.run_id)
+        watched = nullcontext() if observer is None else observer.serves(step.id, run, call.traceparent)
         try:
-            async with deadline:
-                if step.fn.is_async:
-                    return await step.fn.call(context.input, context)
-                result = await asyncio.get_running_loop().run_in_executor(self._threads, step.fn.call, context.input, context)
-                return await result if inspect.isawaitable(result) else result
+            with watched:
+                async with deadline:
+                    if step.fn.is_async:
+                        return await step.fn.call(context.input, context)
+                    result = await asyncio.get_running_loop().run_in_executor(self._threads, copy_context().run, step.fn.call, context.input, context)
+                    return await result if inspect.isawaitable(result) else result
         except TimeoutError as error:
             if not deadline.expired():
                 raise

@@ -48,6 +48,13 @@ class OtelObserver:
     def hosts(self, delivery: Delivery, traceparent: str | None) -> OtelStretch:
         return OtelStretch(self, delivery, traceparent or derived(delivery.actor.tree))
 
+    @contextmanager
+    def serves(self, step: str, run: RunKey, traceparent: str | None) -> Generator[None]:
+        parent = context_of(traceparent) if traceparent is not None else None
+        attributes = {"noria.workflow": run.workflow, "noria.run_id": run.run, "noria.step": step}
+        with self.tracer.start_as_current_span(f"serve {step}", parent, SpanKind.SERVER, attributes):
+            yield
+
     def traceparent(self) -> str | None:
         return text_of(trace.get_current_span())
 

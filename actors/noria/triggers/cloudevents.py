@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 
-from noria.contract.values import as_dict, loads
+from noria.contract.values import as_dict, as_list, dumps, loads
 from noria.errors import InvalidInput
 
 STRUCTURED = "application/cloudevents"
@@ -59,6 +59,20 @@ def parse(headers: Mapping[str, str], body: bytes) -> Event:
         raise
     except Exception as error:
         raise InvalidInput(f"not a CloudEvent: {type(error).__name__}: {_words(error)}") from error
+
+
+def parse_all(headers: Mapping[str, str], body: bytes) -> list[Event]:
+    """The event of a message, or all events of a batch. Raises InvalidInput that says what is wrong."""
+    lower = {k.lower(): v for k, v in headers.items()}
+    if not lower.get("content-type", "").strip().lower().startswith(f"{STRUCTURED}-batch"):
+        return [parse(lower, body)]
+    try:
+        members = as_list(loads(body))
+    except ValueError as error:
+        raise InvalidInput(f"not a batch of CloudEvents: {error}") from error
+    if members is None:
+        raise InvalidInput("not a batch of CloudEvents: a JSON array is expected")
+    return [parse({"content-type": f"{STRUCTURED}+json"}, dumps(member)) for member in members]
 
 
 def _binary(headers: Mapping[str, str], content_type: str, body: bytes) -> Event:

@@ -11,7 +11,7 @@ from noria.contract.values import plain
 from noria.errors import BrokerUnavailable, InvalidInput, NoriaError, RunAlreadyStarted, choices
 from noria.ids import RUN_ID, event_run_id
 from noria.ports import Receiver, Trigger
-from noria.triggers.cloudevents import Event, parse
+from noria.triggers.cloudevents import Event, parse, parse_all
 from noria.triggers.schedules import on_tick
 from noria.workflow.builder import Workflow
 from noria.workflow.functions import UserFunction
@@ -64,13 +64,15 @@ class Ingress:
 
     def _on_event(self, workflow: Workflow, binding: EventTrigger) -> Callable[[Trigger], Awaitable[None]]:
         async def start(trigger: Trigger) -> None:
-            event = parse(trigger.headers, trigger.body)
-            if not binding.matches(event.get_type(), event.get_source(), event.get_subject()):
-                return
-            if binding.when is not None and not await _ask(binding.when, event):
-                return
-            data = event.data if binding.input is None else await _ask(binding.input, event)
-            await self._start(workflow, trigger, event, data)
+            for event in parse_all(trigger.headers, trigger.body):
+                if not binding.matches(event.get_type(), event.get_source(), event.get_subject()):
+                    continue
+                if binding.when is None or await _ask(binding.when, event):
+                    data = event.data if binding.input is None else await _ask(binding.input, event)
+                    try:
+                        await self._start(workflow, trigger, event, data)
+                    except RunAlreadyStarted:
+                        log.debug("event %s of %s came again", event.get_id(), event.get_source())
 
         async def on_event(trigger: Trigger) -> None:
             name = binding.consumer(self._noria.namespace, workflow.id)
