@@ -83,5 +83,17 @@ def describe(workflow: Workflow) -> dict[str, Any]:
         "steps": sorted(name for name, unit in workflow.units.items() if isinstance(unit, Step)),
         "input": workflow.input_schema(),
         "output": workflow.output_schema(),
+        "resume": resume_schemas(workflow),
         "retention_seconds": workflow.retention_seconds,
     }
+
+
+def resume_schemas(workflow: Workflow, above: str = "") -> dict[str, Any]:
+    """Schemas of the resume data that steps declare, by dotted path."""
+    found: dict[str, Any] = {}
+    for name, unit in workflow.units.items():
+        if isinstance(unit, Workflow):
+            found.update(resume_schemas(unit, f"{above}{name}."))
+        elif unit.resume:
+            found[above + name] = unit.resume.schema()
+    return found
