@@ -1,0 +1,108 @@
+"""Connections that are cut, slow or silent; a store that is full; a host that is frozen: nothing acknowledged is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from noria import Noria, Workflow, step
+from noria.embedded import find_binary, free_port
+from noria.errors import NoriaError
+from tests.chaos.harness import Load, Server, Workers
+from tests.chaos.proxy import Proxy
+
+pytestmark = pytest.mark.skipif(bool(os.environ.get("NORIA_TEST_NATS")), reason="needs a server of its own")
+
+
+async def test_connections_are_cut_slow_and_silent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    journal = tmp_path / "journal"
+    async with Server(tmp_path / "store") as server, Proxy(server.url) as ours, Proxy(server.url) as theirs:
+        async with Noria.connect(ours.url) as noria, Workers(theirs.url, "noria", journal):
+            load = Load(noria, 3)
+            driving = asyncio.create_task(load.drive(30, 3))
+            for _ in range(3):
+                await asyncio.sleep(0.5)
+                await asyncio.gather(ours.cut(0.2), theirs.cut(0.4))
+            theirs.delay_seconds = ours.delay_seconds = 0.02
+            await asyncio.sleep(1)
+            await theirs.silence(2)  # beyond the lease
+            await driving
+            said = await load.check(journal, most_repeated=200)
+    with capsys.disabled():
+        print(f"\nsix cuts, slow and silent connections: {said}")
+
+
+async def test_a_full_store_refuses_and_goes_on_once_there_is_room(tmp_path: Path) -> None:
+    port, config = free_port(), tmp_path / "nats.conf"
+
+    def start(limit: str) -> subprocess.Popen[bytes]:
+        config.write_text(f'listen: "127.0.0.1:{port}"\njetstream {{ store_dir: "{tmp_path}/store", max_file_store: {limit} }}\n')
+        return subprocess.Popen([find_binary(), "-c", str(config), "-l", str(tmp_path / "log")])
+
+    @step
+    async def grow(x: str) -> int:
+        return len(x)
+
+    flow = Workflow("grows").then(grow).then(step(lambda n: n + 1, id="more")).commit()
+    server, begun, refused = start("2MB"), list[str](), list[NoriaError]()
+    try:
+        async with await _opened(port) as noria:
+            async with noria.worker(flow, lease=2):
+                await asyncio.sleep(0)
+            for n in range(60):  # no worker: they pile up
+                try:
+                    begun.append(await asyncio.wait_for(noria.create_run(flow, f"r{n}").start_async("x" * 50_000), 30))
+                except NoriaError as error:
+                    refused.append(error)
+                    break
+            assert refused and "resources" in str(refused[0]).lower() and len(begun) > 5
+            async with noria.worker(flow, lease=2):
+                await asyncio.sleep(1)  # nothing can be recorded; the worker lives
+                server.terminate()
+                await asyncio.to_thread(server.wait)
+                server = start("1GB")
+                results = await asyncio.gather(*(noria.create_run(flow, run).result(timeout=40) for run in begun))
+                assert [(r.status, r.result) for r in results] == [("success", 50_001)] * len(begun)
+    finally:
+        server.kill()
+        server.wait()
+
+
+async def _opened(port: int):
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                async with Noria.connect(f"nats://127.0.0.1:{port}"):
+                    return Noria.connect(f"nats://127.0.0.1:{port}")
+            except NoriaError:
+                await asyncio.sleep(0.05)
+
+
+async def test_a_frozen_host_is_fenced(noria: Noria, server_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """SIGSTOP beyond the lease under load, then SIGCONT: at most one repeated step per step in flight when frozen."""
+    journal = tmp_path / "journal"
+    async with Workers(server_url, noria.namespace, journal, count=2, lease=1.5) as workers:
+        load = Load(noria, 5)
+        driving = asyncio.create_task(load.drive(30, 2))
+        frozen = await workers.busy(random.Random(1))
+        frozen.send_signal(signal.SIGSTOP)
+        lines = [line.split() for line in journal.read_text().splitlines()]
+        mine = [key for _, key, pid in lines if int(pid) == frozen.pid]
+        in_flight = len({run for run, _, pid in lines if int(pid) == frozen.pid})
+        await asyncio.sleep(3)
+        frozen.send_signal(signal.SIGCONT)
+        await driving
+        await asyncio.sleep(0.5)
+        said = await load.check(journal, most_repeated=3 * in_flight + 3)
+    calls = Counter(line.split()[1] for line in journal.read_text().splitlines())
+    again = sum(1 for key in set(mine) if calls[key] > mine.count(key))
+    with capsys.disabled():
+        print(f"\nfrozen with {in_flight} runs begun, {again} of its steps repeated elsewhere: {said}")
+
