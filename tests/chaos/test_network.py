@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from noria import Noria, Workflow, step
+from noria.broker import appends
 from noria.embedded import find_binary, free_port
 from noria.errors import NoriaError
 from tests.chaos.harness import Load, Server, Workers
@@ -23,23 +24,25 @@ pytestmark = pytest.mark.skipif(bool(os.environ.get("NORIA_TEST_NATS")), reason=
 
 async def test_connections_are_cut_slow_and_silent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     journal = tmp_path / "journal"
-    async with Server(tmp_path / "store") as server, Proxy(server.url) as ours, Proxy(server.url) as theirs:
-        async with Noria.connect(ours.url) as noria, Workers(theirs.url, "noria", journal):
-            load = Load(noria, 3)
-            driving = asyncio.create_task(load.drive(30, 3))
-            for _ in range(3):
-                await asyncio.sleep(0.5)
-                await asyncio.gather(ours.cut(0.2), theirs.cut(0.4))
-            theirs.delay_seconds = ours.delay_seconds = 0.02
-            await asyncio.sleep(1)
-            await theirs.silence(2)  # beyond the lease
-            await driving
-            said = await load.check(journal, most_repeated=200)
+    async with (
+        Server(tmp_path / "store") as server, Proxy(server.url) as ours, Proxy(server.url) as theirs,
+        Noria.connect(ours.url) as noria, Workers(theirs.url, "noria", journal),
+    ):  # fmt: skip
+        load = Load(noria, 3)
+        driving = asyncio.create_task(load.drive(30, 3))
+        for _ in range(3):
+            await asyncio.sleep(0.5)
+            await asyncio.gather(ours.cut(0.2), theirs.cut(0.4))
+        theirs.delay_seconds = ours.delay_seconds = 0.02
+        await asyncio.sleep(1)
+        await theirs.silence(2)  # beyond the lease
+        await driving
+        said = await load.check(journal, most_repeated=200)
     with capsys.disabled():
         print(f"\nsix cuts, slow and silent connections: {said}")
 
 
-async def test_a_full_store_refuses_and_goes_on_once_there_is_room(tmp_path: Path) -> None:
+async def test_a_full_store_refuses_and_goes_on_once_there_is_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     port, config = free_port(), tmp_path / "nats.conf"
 
     def start(limit: str) -> subprocess.Popen[bytes]:
@@ -51,6 +54,7 @@ async def test_a_full_store_refuses_and_goes_on_once_there_is_room(tmp_path: Pat
         return len(x)
 
     flow = Workflow("grows").then(grow).then(step(lambda n: n + 1, id="more")).commit()
+    monkeypatch.setattr(appends, "PATIENCE_SECONDS", 2.0)
     server, begun, refused = start("2MB"), list[str](), list[NoriaError]()
     try:
         async with await _opened(port) as noria:

@@ -51,5 +51,5 @@ async def open_connection(url: str, **options: Any) -> Connection:
 
 async def _connected(url: str, options: dict[str, Any], seconds: float) -> WireClient:
     client: Any = WireClient()
-    await asyncio.wait_for(client.connect(url, **options), seconds)
+    await asyncio.wait_for(client.connect([part.strip() for part in url.split(",")], **options), seconds)
     return client

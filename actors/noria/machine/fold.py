@@ -33,8 +33,8 @@ def fold_command(tree: Tree, sequence: int, path: str, command: Command) -> None
     if sequence > actor.in_seen or isinstance(command, Start):  # a consumed one's traces stay, they are compared by sequence
         _pend(tree, sequence, path)
     match command:
-        case Start() if actor.started == sequence:
-            pass  # of a child, read again behind a record that knows what came of it
+        case Start() if actor.started:
+            pass  # it began: by this very one, read again behind a record, or another one came, which changes nothing
         case Start():
             actor.input = actor.prev = command.input
             actor.init, actor.started, actor.member = command.init, sequence, command.member
