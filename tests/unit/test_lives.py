@@ -15,6 +15,7 @@ from noria.errors import GraphMismatch
 from noria.machine.decide import decide
 from noria.machine.fold import fold_command, fold_message
 from noria.machine.lease import judge
+from noria.machine.running import show_running
 from noria.machine.state import Tree, place
 from noria.machine.tasks import RunChildren, RunStep
 from noria.machine.time_travel import rewound
@@ -87,7 +88,9 @@ def test_a_place_that_lives_again_has_a_name_of_its_own() -> None:
     fold_message(tree, 8, "n", message(ended("c", "late"), in_seen=0))
     fold_command(tree, 9, "n", commands.Start("s2", 1.0, 0))
     fold_command(tree, 10, "", commands.Resume("r", 1.0, [("n", "c")], 1))
+    show_running(tree, 10, "n", "workflow-step-start", "c", 1.0, {"input": 1})
     assert "n" not in tree.actors and "c" not in nested.steps, "what comes for a life that is over is passed over"
+    assert tree.root.children["n"] == ["n@2"]
     travelled(tree, 11, commands.TimeTravel("t2", 5.0, ["n"]))
     assert decide(tree, tree.root, flow(), 9.0).segments == ["n@3"] and "n@2" not in tree.actors  # type: ignore[union-attr]
 

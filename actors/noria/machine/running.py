@@ -12,6 +12,8 @@ STATUSES = {"workflow-step-start": "running", "workflow-step-waiting": "waiting"
 
 def show_running(tree: Tree, sequence: int, path: str, type: str, step: str | None, at: float, data: dict[str, Any]) -> None:
     """A live event shown in a tree that is only looked at. It counts until a fact of its actor says more."""
+    if path not in tree.actors and tree.is_over(path):
+        return
     actor = tree.actor(path)
     if type not in STATUSES or sequence <= actor.last:
         return
