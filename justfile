@@ -59,3 +59,7 @@ scale *args:
 # worlds by seed: workers, users and runs in bad weather on the simulated broker (--seeds N, --seed S for one)
 sim *args:
     {{python}} -m tests.simulation {{args}}
+
+# rules left out one by one: each must break a world
+mutations:
+    {{python}} -m tests.simulation.mutations

@@ -6,7 +6,8 @@ from collections import Counter
 from typing import Any, NamedTuple
 
 from noria.contract import commands, envelopes
-from noria.contract.facts import FactMessage, StepEnded
+from noria.contract.commands import Start
+from noria.contract.facts import FactMessage, StepEnded, TakenOver
 from noria.contract.values import dumps, loads
 from noria.machine.fold import fold_command, fold_message
 from noria.machine.state import ENDED, RESTING, Tree
@@ -39,6 +40,7 @@ class Watch:
         self.trees: dict[RunKey, Tree] = {}
         self.history: dict[RunKey, list[Stored]] = {}
         self.commands: dict[ActorKey, set[int]] = {}
+        self.starts: Counter[ActorKey] = Counter()
         self.ended: Counter[tuple[RunKey, str, str, int]] = Counter()  # results by (run, path, step, round)
         self.seen: dict[ActorKey, int] = {}  # in_seen of each chain
         self.over: set[ActorKey] = set()  # actors that ended
@@ -76,9 +78,14 @@ class Watch:
         run, path = entry.actor.tree, entry.actor.path
         tree = self.tree(run)
         if entry.kind == "in":
+            command = commands.decode(entry.body)
             self.history.setdefault(run, []).append(entry)
             self.commands.setdefault(entry.actor, set()).add(entry.sequence)
-            fold_command(tree, entry.sequence, path, commands.decode(entry.body))
+            if isinstance(command, Start):
+                self.starts[entry.actor] += 1
+                if self.starts[entry.actor] > 1:
+                    self.fail(f"{entry.actor} is started a second time, at {entry.sequence}")
+            fold_command(tree, entry.sequence, path, command)
         elif entry.kind == "run":
             self.history.setdefault(run, []).append(entry)
             message = envelopes.decode(entry.body)
@@ -103,6 +110,9 @@ class Watch:
             self.fail(f"{who}: in_seen {message.in_seen} is no command of its actor")
         if entry.actor.path == "" and actor.status in RESTING and message.door <= actor.in_seen and message.door != actor.door:
             self.fail(f"{who}: its door {message.door} was consumed before")
+        successor = actor.status == "active" and actor.last and message.host != actor.host
+        if entry.actor.path == "" and successor and not any(isinstance(fact, TakenOver) for fact in message.facts):
+            self.fail(f"{who}: {message.host} goes on where {actor.host} was, without having taken over")
         if entry.actor.path == "" and actor.status in ENDED:
             self.fail(f"{who}: it ended at {actor.last}")
 

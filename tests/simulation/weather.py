@@ -12,6 +12,8 @@ from noria.limits import ANSWER_SECONDS
 from noria.testing.loop import NOWHERE, Process, VirtualLoop
 from noria.testing.wire import Wire, perform, settle
 
+LONGEST_STALL = 12.0  # more than two leases
+
 
 class Weather:
     """Chances of each fault; `calm` ends them all. `trace` is told of everything that happens."""
@@ -23,6 +25,7 @@ class Weather:
         self.lost_request = chance.choice([0.0, 0.01])
         self.lost_answer = chance.choice([0.0, 0.01])
         self.lost_word = chance.choice([0.0, 0.05, 0.3])  # acknowledgements, renewals, news: nobody answers them
+        self.stall = chance.choice([0.0, 0.003, 0.02])  # a connection that stands still: what is under way arrives much later
         self.late = chance.choice([0.0, 0.05])  # deliveries and news that come after others
 
     def happens(self, probability: float) -> bool:
@@ -51,7 +54,8 @@ class FaultyWire(Wire):
 
     def _arrives(self) -> float:
         """In order, as on one connection."""
-        self._arrival = max(self._arrival + 1e-9, self.loop.time() + self.weather.delay())
+        stalled = self.weather.chance.random() * LONGEST_STALL if self.weather.happens(self.weather.stall) else 0.0
+        self._arrival = max(self._arrival + 1e-9, self.loop.time() + self.weather.delay() + stalled)
         return self._arrival
 
     def _at(self, when: float, callback: Callable[..., None], *args: Any) -> None:
@@ -110,13 +114,7 @@ class FaultyWire(Wire):
 
 
 def _hand_over(done: asyncio.Future[Any], answer: asyncio.Future[Any]) -> None:
-    error = done.exception()
-    if answer.done():
-        return
-    if error is not None:
-        answer.set_exception(error)
-    else:
-        answer.set_result(done.result())
+    perform(done.result, answer)
 
 
 def _short(value: Any) -> str:

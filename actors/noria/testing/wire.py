@@ -83,6 +83,7 @@ def perform(operation: Callable[[], T], answer: asyncio.Future[T]) -> None:
 def settle(answer: asyncio.Future[Any], error: Exception) -> None:
     if not answer.done():
         answer.set_exception(error)
+        answer.exception()  # retrieved: whoever asked may be no more
 
 
 def _retrieved(answer: asyncio.Future[Any]) -> None:
