@@ -59,11 +59,13 @@ class Worker:
             await declare(self.client, self.workflows)
             await self._ingress.open()
             self._stop_control = await serve_control(self.client)
+        self.client.workers.add(self)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.client.workers.discard(self)
         if self.runs:
             await self._stop_control(0)
             await self._ingress.close()

@@ -59,6 +59,10 @@ class NatsBroker:
         return min(MAX_INLINE_BYTES, (self.connection.client.max_payload - PAYLOAD_MARGIN_BYTES) * 5 // 8)
 
     @property
+    def connected(self) -> bool:
+        return self.connection.client.is_connected
+
+    @property
     def server_version(self) -> str:
         return str(self.connection.client.connected_server_version)
 

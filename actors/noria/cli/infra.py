@@ -14,21 +14,24 @@ from noria.cli.session import AsJson, Namespace, Server, connected, execute
 app = typer.Typer(help="Streams, buckets and server configuration.", no_args_is_help=True)
 
 
+Replicas = Annotated[int, typer.Option(help="Copies of each stream in a cluster.", envvar="NORIA_REPLICAS", min=1, max=5)]
+
+
 @app.command()
-def plan(server: Server = None, namespace: Namespace = "noria", json: AsJson = False) -> None:
+def plan(server: Server = None, namespace: Namespace = "noria", replicas: Replicas = 1, json: AsJson = False) -> None:
     """What `apply` would do."""
-    _infra(server, namespace, json, apply=False)
+    _infra(server, namespace, replicas, json, apply=False)
 
 
 @app.command()
-def apply(server: Server = None, namespace: Namespace = "noria", json: AsJson = False) -> None:
+def apply(server: Server = None, namespace: Namespace = "noria", replicas: Replicas = 1, json: AsJson = False) -> None:
     """Create what is missing, change what differs."""
-    _infra(server, namespace, json, apply=True)
+    _infra(server, namespace, replicas, json, apply=True)
 
 
-def _infra(server: str | None, namespace: str, json: bool, *, apply: bool) -> None:
+def _infra(server: str | None, namespace: str, replicas: int, json: bool, *, apply: bool) -> None:
     async def work() -> list[str]:
-        async with connected(server, namespace) as noria:
+        async with connected(server, namespace, replicas=replicas) as noria:
             return await (noria.infra.apply() if apply else noria.infra.plan())
 
     lines = execute(work())

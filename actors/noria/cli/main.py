@@ -10,11 +10,13 @@ import typer
 from noria import runlog
 from noria.cli import dead, infra, runs, schedules, schemas
 from noria.cli.dev import dev
+from noria.cli.health import health
 from noria.cli.output import err, out, print_json, print_result
 from noria.cli.progress import Progress
 from noria.cli.session import EXIT_OF_STATUS, FAILED, SUCCESS, VIA, AsJson, Namespace, Server, connected, execute, load_workflow, read_json
 from noria.contract.results import RunResult
 from noria.errors import InvalidInput, NoriaError
+from noria.telemetry.export import export
 
 app = typer.Typer(name="noria", help="Durable workflows on NATS.", no_args_is_help=True, pretty_exceptions_enable=False)
 workflows = typer.Typer(help="Workflows that were registered.", no_args_is_help=True)
@@ -88,18 +90,20 @@ def worker(
     grace: Annotated[float, typer.Option(help="Seconds that running steps get when it stops.")] = 10.0,
     steps_only: Annotated[bool, typer.Option("--steps-only", help="Serve step handlers, host no runs.")] = False,
     runs_only: Annotated[bool, typer.Option("--runs-only", help="Host runs, call step handlers elsewhere.")] = False,
+    health_port: Annotated[int | None, typer.Option(help="Serve /healthz and /readyz on this port.")] = None,
     server: Server = None, namespace: Namespace = "noria",
 ) -> None:  # fmt: skip
-    """Host workflows until SIGINT or SIGTERM, then drain."""
+    """Host workflows until SIGINT or SIGTERM, then drain. OTEL_EXPORTER_OTLP_ENDPOINT: where telemetry goes."""
 
     async def serve() -> None:
         if steps_only and runs_only:
             raise InvalidInput("--steps-only and --runs-only exclude each other: leave both out to do both")
-        flows = [load_workflow(target) for target in targets]
-        async with connected(server, namespace) as noria:
+        flows, stop = [load_workflow(target) for target in targets], export()
+        async with connected(server, namespace) as noria, health(noria, health_port):
             what = "serving the steps of" if steps_only else "hosting runs only of" if runs_only else "hosting"
             err.print(f"{what} {', '.join(f.id for f in flows)} at {noria.url}; Ctrl-C drains and stops", soft_wrap=True)
             await noria.serve(*flows, concurrency=concurrency, lease=lease, grace=grace, steps=not runs_only, runs=not steps_only)
+        stop()
 
     execute(serve())
 

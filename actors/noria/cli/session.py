@@ -91,12 +91,14 @@ def read_json(text: str | None, option: str) -> Any:
 
 
 @asynccontextmanager
-async def connected(server: str | None, namespace: str, *, embedded: bool = False) -> AsyncGenerator[Noria, None]:
+async def connected(
+    server: str | None, namespace: str, *, embedded: bool = False, **options: Any
+) -> AsyncGenerator[Noria, None]:
     """A connection; with `embedded` to a private server unless one is named. NORIA_CODEC_KEYS: see AesGcm.of."""
     keys = os.environ.get("NORIA_CODEC_KEYS")
     codec = AesGcm.of(keys) if keys else None
     private = embedded and server is None and not os.environ.get("NATS_URL")
-    opening = Noria.embedded(namespace=namespace) if private else Noria.connect(server, namespace=namespace, via=VIA.get(), codec=codec)
+    opening = Noria.embedded(namespace=namespace) if private else Noria.connect(server, namespace=namespace, via=VIA.get(), codec=codec, **options)
     async with opening as noria:
         yield noria
 

@@ -37,6 +37,7 @@ class Noria:
         self.runs, self.workflows, self.infra = Runs(self), Workflows(self), Infra(broker)
         self.dead, self.schedules = Dead(self), Schedules(self)
         self._observer: Observer | None = None
+        self.workers: set[Worker] = set()  # of this client, while they receive
 
     @property
     def observer(self) -> Observer | None:
@@ -66,7 +67,7 @@ class Noria:
         url: str | None = None, *, namespace: str = "noria", creds: str | None = None, tls: Any = None, via: str = "streams",
         codec: Codec | None = None, **nats_options: Any,
     ) -> Opening:  # fmt: skip
-        """A real server: `url`, else NATS_URL, else the nats CLI context. Raises BrokerUnavailable when none answers.
+        """A real server: `url` (several with commas), else NATS_URL, else the nats CLI context. Raises BrokerUnavailable when none answers.
         `via="api"`: every verb through the control API of the workers, without permissions on streams. `codec`: what
         seals values at rest (`noria.codec.AesGcm`); all who touch the namespace's streams need it."""
         if via not in ("streams", "api"):

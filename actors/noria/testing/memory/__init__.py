@@ -21,7 +21,7 @@ class MemoryBroker:
     def __init__(self, server: Server, namespace: str, wire: Wire | None = None) -> None:
         self.server, self.namespace, self.url = server, namespace, f"memory://{namespace}"
         self.wire = wire if wire is not None else Wire()
-        self.inline_bytes = MAX_INLINE_BYTES
+        self.inline_bytes, self.connected = MAX_INLINE_BYTES, True
         self.log: Log = MemoryLog(server, self.wire)
         self.commands: Commands = MemoryCommands(server, self.wire)
         self.timers: Timers = MemoryTimers(server, self.wire)
