@@ -63,19 +63,21 @@ class Resuming:
             except Refused:  # somebody was faster, or the commands before aged out
                 came = await self._broker.commands.read(self._key, last)
                 last = came[-1].sequence if came else 0
-            tree = await self._read()
+            untouched = True  # by what came: then whoever was not resumed waits as before
             for entry in came:
-                rival = await self._resume_in(entry)
-                if rival is None:
+                command = await self._command_in(entry)
+                if not isinstance(command, commands.Resume):
+                    untouched = untouched and isinstance(command, commands.TimerFired)
                     continue
-                taken = set(rival.targets)
-                if taken == {t.place for t in mine} and rival.data == value:
+                taken = set(command.targets)
+                if taken == {t.place for t in mine} and command.data == value:
                     return entry.sequence
                 left = [t for t in mine if t.place not in taken]
                 if not left:
                     raise StepNotSuspended("This workflow step was not suspended any more: another resume came first")
                 mine = left
-            mine = remaining(tree, mine)
+            if not untouched:
+                mine = remaining(await self._read(), mine)
 
     async def _read(self) -> Tree:
         return (await load_newest(self._broker, self._key)).tree
@@ -93,14 +95,13 @@ class Resuming:
         if not tree.root.started:
             return None
         for entry in reversed(await self._broker.commands.read(self._key, stretch(tree) - 1)):
-            rival = await self._resume_in(entry)
-            if rival is not None and rival.targets and addresses(tree, self._wanted, rival.targets):
+            rival = await self._command_in(entry)
+            if isinstance(rival, commands.Resume) and rival.targets and addresses(tree, self._wanted, rival.targets):
                 return entry.sequence if rival.data == self._checked(rival.targets) else None
         return None
 
-    async def _resume_in(self, entry: Stored) -> commands.Resume | None:
-        command = commands.decode(await parcels.unpack(self._broker, self._key.tree, entry.body))
-        return command if isinstance(command, commands.Resume) else None
+    async def _command_in(self, entry: Stored) -> commands.Command:
+        return commands.decode(await parcels.unpack(self._broker, self._key.tree, entry.body))
 
     def _checked(self, places: Iterable[Place]) -> Any:
         """The data as the resumed steps' types make it, defaults included; as it came where those differ, since each
