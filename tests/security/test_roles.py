@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -277,3 +278,35 @@ def test_every_subject_of_the_namespace_is_in_the_table_once() -> None:
     ]  # fmt: skip
     for subject in made:
         assert len([c for c in CHANNELS if subject.startswith(c.filter(s).removesuffix(">"))]) == 1, subject
+
+
+async def test_an_operator_ends_runs_by_the_api_and_is_refused_without(worker: Noria, guarded: Guarded) -> None:
+    async with guarded.connect("operator", via="api") as operator:
+        parked = operator.create_run("asking")
+        assert (await parked.start(1)).status == "suspended"
+        await parked.cancel()
+        record = await operator.runs.get(parked.id)
+        assert record is not None and record.status == "canceled"
+    async with guarded.connect("operator") as direct:
+        with pytest.raises(NotPermitted, match="may not (publish|subscribe) to"):
+            await direct.run("order", 1)
+
+
+async def test_an_operator_uses_the_command_line(worker: Noria, guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
+    await worker.create_run(asking, "for-the-cli").start(1)
+    for name, value in {
+        "NATS_URL": guarded.url, "NATS_USER": "operator", "NATS_PASSWORD": "secret-of-operator", "NATS_CA": guarded.ca,
+        "NATS_INBOX_PREFIX": "_INBOX_operator", "NORIA_VIA": "api",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+
+    async def noria_cli(*words: str) -> tuple[int | None, str]:
+        command = [sys.executable, "-c", "from noria.cli.main import main; main()", *words, "--namespace", NAMESPACE, "--json"]
+        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT)
+        out, _ = await asyncio.wait_for(process.communicate(), 30)
+        return process.returncode, out.decode()
+
+    code, out = await noria_cli("runs", "show", "for-the-cli")
+    assert code in (0, 4) and '"suspended"' in out, out
+    code, out = await noria_cli("runs", "resume", "for-the-cli", "--data", "5")
+    assert code == 0 and '"success"' in out, out
