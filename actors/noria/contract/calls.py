@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from noria.contract.values import ToldError
 from noria.errors import InvalidInput
@@ -18,8 +18,9 @@ from noria.limits import CALL_HEARTBEAT_SECONDS
 
 
 class StepCall(BaseModel):
-    """What a step is called with. Only `input` is needed to try one by hand."""
+    """What a step is called with. Only `input` is needed to try one by hand. What a handler does not know it ignores."""
 
+    model_config = ConfigDict(json_schema_extra={"additionalProperties": False})
     v: int = 1
     call: str = ""
     workflow: str = ""
@@ -46,20 +47,26 @@ class StepCall(BaseModel):
     traceparent: str | None = None
 
 
-class Heartbeat(BaseModel):
+class Told(BaseModel):
+    """A message of a handler. Names that it does not know are refused: a typing error is no silent default."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Heartbeat(Told):
     """A sign of life."""
 
     type: Literal["heartbeat"] = "heartbeat"
 
 
-class Output(BaseModel):
+class Output(Told):
     """What `ctx.write` emits."""
 
     type: Literal["output"] = "output"
     data: Any = None
 
 
-class Emitted(BaseModel):
+class Emitted(Told):
     """What `ctx.emit` emits, under a type of one's own."""
 
     type: Literal["event"] = "event"
@@ -67,7 +74,7 @@ class Emitted(BaseModel):
     data: Any = None
 
 
-class _Reply(BaseModel):
+class _Reply(Told):
     """Changes to the run's state and request context: top-level keys. Of a failed call they are dropped."""
 
     state: dict[str, Any] = {}
@@ -107,7 +114,7 @@ class Failure(BaseModel):
     cause: Failure | None = None
 
 
-class Failed(BaseModel):
+class Failed(Told):
     """The try failed; not `retryable`: no further one may help."""
 
     status: Literal["failed"] = "failed"
@@ -115,7 +122,7 @@ class Failed(BaseModel):
     retryable: bool = True
 
 
-class Tripped(BaseModel):
+class Tripped(Told):
     """The run ends by a tripwire."""
 
     status: Literal["tripwire"] = "tripwire"
@@ -124,13 +131,13 @@ class Tripped(BaseModel):
     metadata: Any = None
 
 
-class Aborted(BaseModel):
+class Aborted(Told):
     """The whole run is canceled."""
 
     status: Literal["aborted"] = "aborted"
 
 
-class HandedBack(BaseModel):
+class HandedBack(Told):
     """The handler stops: call another one."""
 
     status: Literal["handed-back"] = "handed-back"
@@ -138,6 +145,10 @@ class HandedBack(BaseModel):
 
 Progress: TypeAlias = Annotated[Heartbeat | Output | Emitted, Field(discriminator="type")]
 Reply: TypeAlias = Annotated[Success | Suspended | Bailed | Failed | Tripped | Aborted | HandedBack, Field(discriminator="status")]
+KINDS: dict[str, type[BaseModel]] = {
+    "call": StepCall, "heartbeat": Heartbeat, "output": Output, "event": Emitted, "success": Success, "suspended": Suspended,
+    "bailed": Bailed, "failed": Failed, "tripwire": Tripped, "aborted": Aborted, "handed-back": HandedBack,
+}  # fmt: skip
 _MESSAGES: TypeAdapter[Any] = TypeAdapter(Reply)
 _PROGRESS: TypeAdapter[Any] = TypeAdapter(Progress)
 

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from noria import errors
-from noria.contract.values import as_dict, as_listing, dumps, loads
+from noria.contract.results import RunPage, RunRecord, RunResult
+from noria.contract.values import as_dict, as_listing, dumps, loads, plain
 from noria.errors import BrokerUnavailable, InvalidInput, NoriaError
 
 T = TypeVar("T")
@@ -166,11 +167,47 @@ class Events(Control):
 class Begun(BaseModel):
     """A command is durable: whose, and its sequence."""
 
+    model_config = ConfigDict(extra="forbid")
     run_id: str
     workflow_id: str
     sequence: int
 
 
+class Settled(BaseModel):
+    """Answer of `outcome`: the run's result, or, not settled, whether a worker hosts its workflow."""
+
+    model_config = ConfigDict(extra="forbid")
+    settled: bool
+    result: dict[str, Any] | None = None
+    hosted: bool | None = None
+
+
+class EventPage(BaseModel):
+    """Answer of `events`."""
+
+    model_config = ConfigDict(extra="forbid")
+    events: list[dict[str, Any]]
+    over: bool
+
+
+class Problem(BaseModel):
+    """An error: the name of its class, its words, the single problems of an invalid input."""
+
+    type: str
+    message: str
+    errors: list[dict[str, Any]] = []
+
+
+class Refusal(BaseModel):
+    """The body of a refusal; the headers Nats-Service-Error and Nats-Service-Error-Code tell of it, too."""
+
+    model_config = ConfigDict(extra="forbid")
+    error: Problem
+
+
+ANSWERS: dict[str, Any] = {
+    "begun": Begun, "settled": Settled, "event-page": EventPage, "refusal": Refusal, "result": RunResult, "record": RunRecord, "page": RunPage,
+}
 VERBS: dict[str, type[Control]] = {
     "start": Start, "get": Get, "list": List, "resume": Resume, "cancel": Cancel, "restart": Restart, "time-travel": TimeTravel,
     "fork": Fork, "delete": Delete, "workflows": Workflows, "dead": Dead, "schedules": Schedules, "outcome": Outcome, "events": Events,
@@ -222,7 +259,8 @@ def error_body(error: Exception) -> bytes:
     """An error as JSON: the name of its class, its words, the problems of an invalid input."""
     problems = error.errors() if isinstance(error, InvalidInput) else []
     details = [{k: v for k, v in p.items() if k in ("type", "loc", "msg", "input")} for p in problems]
-    return dumps({"error": {"type": type(error).__name__, "message": str(error), "errors": details}})
+    problem = Problem(type=type(error).__name__, message=str(error), errors=plain(details))
+    return dumps(Refusal(error=problem).model_dump())
 
 
 def error_of(body: bytes, text: str, code: str | None) -> Exception:

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import PydanticOmit, core_schema
 
-from noria.contract import commands, schedules, wire
+from noria.contract import calls, commands, control, schedules, wire
 from noria.contract.channels import CHANNELS, Channel
 from noria.contract.envelopes import EVENT_PREFIX, EVENT_SUFFIX
 from noria.contract.subjects import Subjects
@@ -29,6 +31,8 @@ def schemas(more: Mapping[str, Any] | None = None) -> dict[str, Schema]:
         "cloudevent": wire.CloudEvent, "news/rest": wire.Rest, "records/summary": wire.Summary, "records/slip": wire.Slip,
         "records/workflow": wire.Catalogued, **(more or {}),
     }  # fmt: skip
+    models |= {f"calls/{kind}": model for kind, model in calls.KINDS.items()}
+    models |= {f"api/{name}": model for name, model in {**control.VERBS, **control.ANSWERS}.items()}
     found.update({name: as_dict(model) or schema_of(model) for name, model in models.items()})
     for name, kind in (("records/schedule", schedules.Definition), ("records/schedule-past", schedules.Past)):
         found[name] = _versioned(schema_of(kind), schedules.FORMAT)
@@ -37,7 +41,12 @@ def schemas(more: Mapping[str, Any] | None = None) -> dict[str, Schema]:
 
 def schema_of(kind: Any) -> Schema:
     """The JSON Schema of a model, dataclass or any other type."""
-    return TypeAdapter(kind).json_schema(by_alias=True)
+    return TypeAdapter(kind).json_schema(by_alias=True, schema_generator=_Schemas)
+
+
+class _Schemas(GenerateJsonSchema):
+    def callable_schema(self, schema: core_schema.CallableSchema) -> Schema:
+        raise PydanticOmit  # how a result is unwrapped does not cross the wire
 
 
 def _versioned(schema: Schema, format: int) -> Schema:

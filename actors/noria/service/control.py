@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from noria.contract import control
-from noria.contract.control import Begun, Control, to_json
+from noria.contract.control import Begun, Control, EventPage, Settled, to_json
 from noria.contract.subjects import Subjects
 from noria.contract.values import dumps
 from noria.errors import InvalidInput, NoriaError, NoWorker, RunNotFound
@@ -136,8 +136,8 @@ async def _outcome(noria: Noria, r: control.Outcome) -> Any:
     try:
         result = await noria.create_run(r.workflow, r.run_id).outcome(r.after, r.seconds, ended=r.ended)
     except (TimeoutError, NoWorker) as error:
-        return {"settled": False, "hosted": isinstance(error, TimeoutError)}
-    return {"settled": True, "result": result}
+        return Settled(settled=False, hosted=isinstance(error, TimeoutError))
+    return Settled(settled=True, result=to_json(result))
 
 
 async def _events(noria: Noria, r: control.Events) -> Any:
@@ -159,4 +159,4 @@ async def _events(noria: Noria, r: control.Events) -> Any:
         pass
     finally:
         await source.aclose()
-    return {"events": found, "over": over}
+    return EventPage(events=found, over=over)

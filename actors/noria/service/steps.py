@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from contextvars import copy_context
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
@@ -150,7 +151,8 @@ class StepService:
                 async with deadline:
                     if step.fn.is_async:
                         return await step.fn.call(context.input, context)
-                    result = await asyncio.get_running_loop().run_in_executor(self._threads, copy_context().run, step.fn.call, context.input, context)
+                    work = partial(step.fn.call, context.input, context)
+                    result = await asyncio.get_running_loop().run_in_executor(self._threads, copy_context().run, work)
                     return await result if inspect.isawaitable(result) else result
         except TimeoutError as error:
             if not deadline.expired():
