@@ -60,6 +60,7 @@ class Delivery(Protocol):
     count: int  # how often it was delivered, from 1
     body: bytes
     time: float  # when it was stored, epoch seconds
+    first: bool  # the server saw to it that none was on its subject before
 
     def renew(self) -> None: ...
     def ack(self) -> None: ...

@@ -150,9 +150,9 @@ class Host:
         activation.delivery.hand_back(delay)
 
     def is_fresh(self, delivery: Delivery) -> bool:
-        """Whether a delivery says all that there is to know: a start, young, delivered for the first time."""
+        """Whether a delivery says all that there is to know: a start, the first one, young, delivered for the first time."""
         young = now() - delivery.time < self.lease / 2
-        return delivery.count == 1 and young and b'"kind":"start"' in delivery.body[:32]
+        return delivery.count == 1 and delivery.first and young and b'"kind":"start"' in delivery.body[:32]
 
     def _nudged(self, run: RunKey, sender: str) -> None:
         for key, activation in self._activations.items():

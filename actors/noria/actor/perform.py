@@ -20,7 +20,7 @@ from noria.contract.typed import is_time
 from noria.contract.values import error_info, plain
 from noria.errors import BrokerUnavailable, InvalidInput, LimitExceeded, NonRetryable, NoriaError, Tripwire
 from noria.limits import LINGER_SECONDS, NO_HANDLER_PAUSES
-from noria.machine.state import Actor, place
+from noria.machine.state import Actor, live, place
 from noria.machine.state import Step as StepRecord
 from noria.machine.tasks import Ask, Hold, RunMapping, RunSleep, RunStep
 from noria.ports import Refused
@@ -129,6 +129,8 @@ async def _try(activation: Activation, actor: Actor, task: RunStep, fact: _Attem
     fact.made += 1
     try:
         value, kept = step.parse_input(plain(task.input), activation.workflow.validate)
+        if step.context and activation.workflow.validate:
+            step.check_context(live(activation.tree.context))
         if kept != task.input:
             fact.has_input, fact.input = True, kept
         if task.resume is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from noria.broker.connection import Connection
+from noria.broker.connection import EXPECT, Connection
 from noria.broker.log import stored
 from noria.broker.reading import delivered, last, read
 from noria.broker.wire import Incoming
@@ -21,6 +21,7 @@ from noria.ports import ActorKey, Delivery, RunKey, Stored, Unacknowledged
 
 log = logging.getLogger("noria.broker")
 SECOND = 1_000_000_000
+EXPECTS_NONE = EXPECT % 0
 HEARTBEAT_SECONDS = 2
 EXPIRES_SECONDS = 20
 PAUSE_SECONDS = 0.25
@@ -31,12 +32,13 @@ ASK_SECONDS = 1.0  # how long a worker may take to say that it is there
 class NatsDelivery:
     """ports.Delivery: acknowledgements are written, not awaited."""
 
-    __slots__ = ("_connection", "_reply", "actor", "body", "count", "sequence", "time")
+    __slots__ = ("_connection", "_reply", "actor", "body", "count", "first", "sequence", "time")
 
     def __init__(self, connection: Connection, subjects: Subjects, msg: Incoming) -> None:
         self._connection, self._reply = connection, msg.reply
         self.actor, self.body = subjects.parse(msg.subject)[1], msg.data
         self.count, self.sequence, _, self.time = delivered(msg.reply)
+        self.first = msg.carries(EXPECTS_NONE)
 
     def renew(self) -> None:
         self._connection.publish(self._reply, b"+WPI")

@@ -35,6 +35,10 @@ class Incoming:
             self._headers = {} if self._raw is None else _parsed(self._raw)
         return self._headers
 
+    def carries(self, line: bytes) -> bool:
+        """Whether a header line, with its line end, came with it."""
+        return self._raw is not None and line in self._raw
+
 
 def _parsed(raw: bytes) -> dict[str, str]:
     first, *lines = raw.decode("utf-8", "replace").split("\r\n")

@@ -96,6 +96,10 @@ class Step:
         except InvalidInput:
             return value
 
+    def check_context(self, value: dict[str, Any]) -> None:
+        """Raises InvalidInput when the request context is not as this step declares it."""
+        self.context.parse(f"Invalid request context: step {self.id!r}", value)
+
     def parse_state(self, value: Any) -> Any:
         """The state as this step declares it. Raises InvalidInput."""
         return self.state.parse(f"Invalid state: step {self.id!r}", value)

@@ -14,8 +14,8 @@ from noria.testing.wire import Wire, ask
 class MemoryDelivery:
     """ports.Delivery."""
 
-    def __init__(self, wire: Wire, queue: Queue, entry: Stored, count: int) -> None:
-        self._wire, self._queue = wire, queue
+    def __init__(self, wire: Wire, queue: Queue, entry: Stored, count: int, first: bool) -> None:
+        self._wire, self._queue, self.first = wire, queue, first
         self.actor, self.sequence, self.count = entry.actor, entry.sequence, count
         self.body, self.time = entry.body, entry.time
 
@@ -104,7 +104,7 @@ class MemoryCommands(Port):
         def deliver(sequence: int, count: int) -> None:
             entry = self.server.messages.get(sequence)
             if entry is not None:
-                on_delivery(MemoryDelivery(self.wire, consumer, entry, count))
+                on_delivery(MemoryDelivery(self.wire, consumer, entry, count, self.server.read("in", entry.actor, 0, False)[:1] == [entry]))
 
         def leave() -> None:
             consumer.present -= 1
