@@ -60,3 +60,5 @@ PARKED_CANCEL_SECONDS: Final = 1.0  # how long cancel() waits for the last fact 
 READ_AHEAD: Final = 256  # runs read at once for a list
 BULK_AT_ONCE: Final = 32  # runs that one command of an operator works on at once
 LIST_PAGE: Final = 1000  # runs that the command line asks for at once
+SWEEP_SECONDS: Final = 600.0  # between two sweeps of what vanished records leave behind
+RETENTION_GRACE_SECONDS: Final = 10.0  # an expired record is hidden, and stays so long for callers that wait for its result

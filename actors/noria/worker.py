@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from noria.actor.host import Host
+from noria.actor.retention import sweep_for_ever
 from noria.contract.values import dumps
 from noria.errors import DefinitionError
 from noria.service.control import serve_control
@@ -59,6 +60,7 @@ class Worker:
             await declare(self.client, self.workflows)
             await self._ingress.open()
             self._stop_control = await serve_control(self.client)
+            self._sweeper = asyncio.create_task(sweep_for_ever(broker, self.workflows))
         self.client.workers.add(self)
         return self
 
@@ -67,6 +69,7 @@ class Worker:
     ) -> None:
         self.client.workers.discard(self)
         if self.runs:
+            self._sweeper.cancel()
             await self._stop_control(0)
             await self._ingress.close()
         ends = [self.host.close()] if self.runs else []

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 from noria.actor import parcels
 from noria.actor.handlers import LiveContext
 from noria.actor.load import RECORD_FORMAT, load
+from noria.actor.retention import expires_at
+from noria.clock import now
 from noria.contract.facts import Fact, FactMessage, Finished, Rested, StepSuspended
 from noria.contract.results import run_result
 from noria.contract.values import dumps, loads
 from noria.errors import NoriaError
-from noria.limits import MAX_RESULT_NEWS_BYTES
+from noria.limits import MAX_RESULT_NEWS_BYTES, RETENTION_GRACE_SECONDS
 from noria.machine.fold import fold_message
 from noria.machine.state import ENDED, Tree
 from noria.machine.view import status, summary, view
@@ -36,9 +38,8 @@ async def _save(activation: Activation, active: bool) -> None:
     tree, run, revision = activation.tree, activation.key.tree, activation.revision
     if revision is None or (active and tree.root.status in ENDED):
         return
-    ended = tree.root.status in ENDED
-    retention = activation.workflow.retention_seconds
-    ttl = max(1.0, retention) if ended and retention is not None else None
+    tree.expires_at = expires_at(tree, activation.workflow)
+    ttl = None if tree.expires_at is None else max(0.0, tree.expires_at - now()) + RETENTION_GRACE_SECONDS
     line, body = dumps(summary(tree)).decode(), dumps({"v": RECORD_FORMAT, "tree": tree.dump()})
     body = await parcels.pack(activation.broker, run, body)
     try:

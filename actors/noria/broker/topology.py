@@ -7,7 +7,7 @@ from typing import Any
 from noria.broker.connection import Connection
 from noria.contract.subjects import Subjects
 from noria.errors import NoriaError, NotPermitted
-from noria.limits import MAX_AGE_SECONDS
+from noria.limits import MAX_AGE_SECONDS, TOMBSTONE_SECONDS
 
 ALREADY = (10058, 10148)  # in use with another configuration; exists
 SECOND = 1_000_000_000
@@ -17,6 +17,7 @@ def streams(subjects: Subjects, replicas: int = 1) -> list[dict[str, Any]]:
     """The wanted configuration of every stream, buckets included."""
     ns, base = subjects.ns, {"storage": "file", "num_replicas": replicas, "allow_direct": True}
     bucket = {**base, "max_msgs_per_subject": 1, "allow_rollup_hdrs": True, "deny_delete": True, "discard": "new", "allow_msg_ttl": True}
+    kept = {"subject_delete_marker_ttl": TOMBSTONE_SECONDS * SECOND}  # the id of a run whose record vanished stays taken
     return [
         {
             **base, "name": subjects.runs, "subjects": [f"{ns}.{kind}.>" for kind in ("in", "run", "live", "timer")],
@@ -28,7 +29,7 @@ def streams(subjects: Subjects, replicas: int = 1) -> list[dict[str, Any]]:
         },
         {**base, "name": subjects.dead, "subjects": [f"{ns}.dead.>"], "retention": "limits", "max_age": MAX_AGE_SECONDS * SECOND},
         {**base, "name": subjects.blobs, "subjects": [f"{ns}.blob.>"], "retention": "limits", "max_age": 0},
-        {**bucket, "name": f"KV_{subjects.records}", "subjects": [f"$KV.{subjects.records}.>"]},
+        {**bucket, **kept, "name": f"KV_{subjects.records}", "subjects": [f"$KV.{subjects.records}.>"]},
         {**bucket, "name": f"KV_{subjects.catalogue}", "subjects": [f"$KV.{subjects.catalogue}.>"]},
     ]  # fmt: skip
 

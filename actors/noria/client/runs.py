@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from noria.actor.load import glance, load, load_newest, look_closer
+from noria.actor.retention import forget
 from noria.clock import now
 from noria.contract.results import RunPage, RunRecord, RunSummary, run_record, when
 from noria.contract.typed import is_time
@@ -43,7 +44,7 @@ class Runs:
             return None
         loaded = await load_newest(broker, ActorKey(*key))
         known = workflow if isinstance(workflow, Workflow) else self._noria.registry.get(key.workflow)
-        if loaded.deleted or not loaded.tree.root.started or _expired(loaded.tree.root.ended_at, known):
+        if loaded.deleted or not loaded.tree.root.started or _expired(loaded.tree.expires_at):
             return None
         if status(loaded.tree) in ("running", "pending"):
             await look_closer(broker, ActorKey(*key), loaded.tree)
@@ -94,8 +95,7 @@ class Runs:
                     lines.pop(key, None)
                 else:
                     lines[key] = line
-        known = self._noria.registry
-        return {key: line for key, line in lines.items() if not _expired(line.get("ended_at"), known.get(key.workflow))}
+        return {key: line for key, line in lines.items() if not _expired(line.get("expires_at"))}
 
     async def _read(self, key: RunKey, *, known: bool) -> dict[str, Any] | None:
         """The line of a run as it is now; None when there is none."""
@@ -131,8 +131,7 @@ class Runs:
             if await broker.commands.hosted(key.workflow):
                 await self._noria.create_run(key.workflow, key.run).cancel()
         await broker.records.delete(key, TOMBSTONE_SECONDS)
-        await broker.log.purge(key)
-        await broker.blobs.purge(key)
+        await forget(broker, key)
 
     async def restart_active(self, workflow: Workflow | str | None = None) -> list[str]:
         """Make sure that every active run has a host, without waiting for them; their ids, oldest first."""
@@ -177,8 +176,8 @@ def _name(workflow: Workflow | str) -> str:
     return workflow if isinstance(workflow, str) else workflow.id
 
 
-def _expired(ended_at: float | None, workflow: Workflow | None) -> bool:
-    return ended_at is not None and workflow is not None and workflow.retention_seconds is not None and now() > ended_at + workflow.retention_seconds
+def _expired(at: float | None) -> bool:
+    return at is not None and now() > at
 
 
 def _line(text: str) -> dict[str, Any] | None:

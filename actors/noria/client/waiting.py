@@ -10,7 +10,7 @@ from typing import Any
 from noria.actor.load import Loaded, is_newest, load
 from noria.clock import monotonic
 from noria.contract.values import BAD_DATA, loads
-from noria.errors import BrokerUnavailable, NewerFormat, NoWorker
+from noria.errors import BrokerUnavailable, NewerFormat, NoWorker, RunNotFound
 from noria.machine.state import ENDED
 from noria.machine.view import settled, view
 from noria.ports import ActorKey, Broker, RunKey
@@ -76,6 +76,8 @@ class Waiting:
             log.warning("news of run %s are unreadable: read instead", run.run)
         try:
             loaded = await load(self._broker, ActorKey(*run))
+            if loaded.deleted and not loaded.tree.root.started:
+                raise RunNotFound(f"run {run.run!r} of workflow {run.workflow!r} was deleted")
             good = loaded.tree.over if ended else settled(loaded.tree, after)
             good = good and await is_newest(self._broker, ActorKey(*run), loaded.tree)
         except BrokerUnavailable:

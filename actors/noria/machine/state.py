@@ -93,7 +93,7 @@ class Tree:
     """All actors at and below `base`, and what concerns the run as a whole."""
 
     __slots__ = (
-        "actors", "base", "began_at", "cancel", "commands", "context", "created_at", "cursor", "facts", "fired", "held", "held_data",
+        "actors", "base", "began_at", "cancel", "commands", "context", "created_at", "cursor", "expires_at", "facts", "fired", "held", "held_data",
         "hosted", "leaf_done", "misfit", "pending", "per_step", "resource_id", "state", "takeovers", "traceparent", "travels", "updated_at",
         "usage", "version",
     )  # fmt: skip
@@ -122,6 +122,7 @@ class Tree:
         self.version = "1"
         self.traceparent: str | None = None
         self.created_at: float | None = None
+        self.expires_at: float | None = None  # when the record of an ended run is hidden
         self.began_at: float | None = None  # the start, or the last time travel
         self.updated_at: float | None = None
 

@@ -113,6 +113,7 @@ def summary(tree: Tree) -> dict[str, Any]:
         "ended_at": root.ended_at,
         "resource_id": tree.resource_id,
         "commands": tree.commands,
+        "expires_at": tree.expires_at,
     }
     return line if tree.misfit is None else {**line, "misfit": tree.misfit}
 
