@@ -334,3 +334,14 @@ async def test_a_long_pause_before_a_nested_retry_waits_behind_a_timer(noria: No
                 await asyncio.sleep(0.01)
         result = await run.result(timeout=20)
         assert (result.result, calls) == (1, {"a": 2, "once": 2}) and result.steps["in"].attempts == 2
+
+
+async def test_a_member_that_is_rewound_to_its_first_step_runs_in_place(noria: Noria) -> None:
+    inner = Workflow("inner").parallel(plus("x"), plus("y")).map(lambda out: out["x"] + out["y"])
+    flow = Workflow("spreads").parallel(inner, plus("z"), placement="spread").map(lambda out: out["inner"] * out["z"]).commit()
+    async with noria.worker(flow):
+        run = noria.create_run(flow)
+        assert (await run.start(0, timeout=20)).result == 2
+        assert (await run.time_travel("inner.x")).result == 2 and calls == {"x": 2, "y": 1, "z": 1}
+        record = await run.get()
+        assert record is not None and list(record.steps) == ["z", "inner", "inner.y", "inner.x", "inner.mapping-1", "mapping-1"]

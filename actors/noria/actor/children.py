@@ -70,7 +70,8 @@ class _Fanout:
         return [*reversed(new), *reversed(begun)]
 
     def _has_begun(self, child: Actor) -> bool:
-        return bool(child.children or child.order or child.blocks)  # a time travel may begin it in the middle
+        travelled = child.blocks or child.lives or child.aims or child.prev != child.input  # no start could say so
+        return bool(child.children or child.order or travelled)
 
     def child(self, seg: str) -> Actor:
         return self.activation.tree.actor(join(self.actor.path, seg))
