@@ -146,7 +146,8 @@ class Timers(Protocol):
 
 class Records(Protocol):
     """State of a run as of a sequence. Laws: `put` is a compare-and-set on the revision, else Refused; a put with
-    `ttl_seconds` vanishes after it; `summaries` sees every acknowledged put."""
+    `ttl_seconds` vanishes after it, and may leave a mark for a while, a record with an empty body; `summaries` sees every
+    acknowledged put."""
 
     async def get(self, run: RunKey) -> StoredRecord | None: ...
     def put(
