@@ -202,7 +202,9 @@ class _Fanout:
         )  # fmt: skip
 
     def _has_command(self, child: Actor) -> bool:
-        return any(path == child.path and s > child.in_seen for s, path in self.activation.tree.pending)
+        """Whether something is on its way to a child, which will go on by it unless it ended meanwhile."""
+        pending = self.activation.tree.pending
+        return child.status not in ENDED and any(path == child.path and s > child.in_seen for s, path in pending)
 
     async def _wait(self) -> None:
         stirred = asyncio.ensure_future(self.stirred.wait())

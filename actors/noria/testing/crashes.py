@@ -173,11 +173,12 @@ class Recording:
         self.traceparent, self._executions = traceparent, executions
 
     async def step(self, step: str, path: str, attempt: int, work: Coroutine[Any, Any, T]) -> T:
-        outcome: Any = await work
-        if isinstance(outcome, (StepEnded, StepSuspended)):
-            resumed = repr(outcome.resume_payload) if outcome.has_resume else ""
-            kept = [getattr(outcome, name, None) for name in ("status", "output", "error", "payload", "writes")]
-            self._executions.outcomes.setdefault((path, step, outcome.round, attempt, resumed), []).append(plain(kept))
+        outcome = await work
+        fact: object = outcome
+        if isinstance(fact, (StepEnded, StepSuspended)):
+            resumed = repr(fact.resume_payload) if fact.has_resume else ""
+            kept = [getattr(fact, name, None) for name in ("status", "output", "error", "payload", "writes")]
+            self._executions.outcomes.setdefault((path, step, fact.round, attempt, resumed), []).append(plain(kept))
         return outcome
 
     async def child(self, path: str, work: Coroutine[Any, Any, str]) -> str:
