@@ -20,6 +20,10 @@ test *args:
 conformance:
     {{python}} tests/conformance/report.py
 
+# what this release writes, kept as a fixture that must fold for ever: once, before it is published
+fixtures release:
+    {{python}} -m tests.fixtures.make {{release}}
+
 # long kills under load: workers, the server, both, a cluster; minutes
 chaos *args:
     {{python}} -m pytest -m chaos tests/chaos {{args}}

@@ -1,0 +1,133 @@
+"""Rubbish on every subject that a worker reads: it never dies, the reason is kept, other runs are unaffected."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from noria import Context, Noria, Workflow, step
+from noria.contract import commands
+from noria.contract.envelopes import Envelope
+from noria.contract.facts import FactMessage, Rested
+from noria.ports import ActorKey, RunKey
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3), max_leaves=6,
+)  # fmt: skip
+GOOD = [
+    commands.encode(commands.Start("c", 1.0, {"x": 1}, state={"a": 1})),
+    commands.encode(commands.Resume("c", 1.0, [("", "ask")], 5)),
+    commands.encode(commands.TimerFired("c", 1.0, "", "ask", 2.0)),
+    Envelope("n", "flow", "r").encode("", FactMessage([Rested("suspended", 1.0)], 1, 1, "h", "i")),
+    json.dumps({"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "data": {"x": 1}}).encode(),
+]
+
+
+@st.composite
+def broken(draw: st.DrawFn) -> bytes:
+    """Random bytes, a cut message, or a good one with one value exchanged."""
+    match draw(st.integers(0, 3)):
+        case 0:
+            return draw(st.binary(max_size=200))
+        case 1:
+            good = draw(st.sampled_from(GOOD))
+            return good[: draw(st.integers(0, len(good) - 1))]
+        case 2:
+            return json.dumps(draw(JSON)).encode()
+        case _:
+            data: Any = json.loads(draw(st.sampled_from(GOOD)))
+            place = data
+            while isinstance(place, dict) and place:
+                key = draw(st.sampled_from(sorted(place)))
+                if not isinstance(place[key], dict) or draw(st.booleans()):
+                    place[key] = draw(JSON)
+                    break
+                place = place[key]
+            return json.dumps(data).encode()
+
+
+@step
+async def ask(x: Any, ctx: Context) -> Any:
+    return ctx.resume_data if ctx.resume_data is not None else ctx.suspend({"x": x})
+
+
+flow = Workflow("flow").then(ask).commit()
+HOSTILE_PATHS = ["", "ask", "ask=1", "ask=x", "ask@999999999", "a.b.c", ".".join(["deep"] * 50), "ask=99999999999999", "@@==", "-"]
+
+
+async def settled(noria: Noria) -> None:
+    """Until the worker has judged all that was sent, or stepped back from it."""
+    name = f"CONSUMER.INFO.{noria.broker.subjects.runs}.w-flow"
+    for _ in range(60):
+        info = await noria.broker.connection.api(name)
+        if not info["num_ack_pending"] and not info["num_pending"]:
+            return
+        await asyncio.sleep(0.05)
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("noria").setLevel(logging.CRITICAL)
+    yield
+    logging.getLogger("noria").setLevel(logging.NOTSET)
+
+
+def examples(strategy: st.SearchStrategy[Any], count: int) -> list[Any]:
+    """Drawn by hypothesis, the same ones each time."""
+    found: list[Any] = []
+
+    @settings(max_examples=count, database=None, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    @given(strategy)
+    def draw(value: Any) -> None:
+        found.append(value)
+
+    draw()
+    return found
+
+
+@pytest.mark.parametrize("target", ["resting run", "unknown run", "fact", "record", "trigger", "news"])
+async def test_a_worker_outlives_anything(noria: Noria, target: str) -> None:
+    subjects, connection = noria.broker.subjects, noria.broker.connection
+    bodies = examples(broken(), 60)
+    async with noria.worker(flow, lease=1, concurrency=20):
+        victims = [noria.create_run(flow, f"victim-{n}") for n in range(6)]
+        bystander = noria.create_run(flow, "bystander")
+        assert {(await run.start(1)).status for run in [*victims, bystander]} == {"suspended"}
+        for n, body in enumerate(bodies):
+            victim = victims[n % len(victims)]
+            path = HOSTILE_PATHS[n % len(HOSTILE_PATHS)]
+            match target:
+                case "resting run":
+                    await connection.append(subjects.of("in", ActorKey("flow", victim.id, path)), body)
+                case "unknown run":
+                    await connection.append(subjects.of("in", ActorKey("flow", f"unknown-{n}", path)), body)
+                case "fact":
+                    await connection.append(subjects.of("run", ActorKey("flow", victim.id, path)), body)
+                case "record":
+                    await connection.append(subjects.record(RunKey("flow", victim.id)), body, None, b"Noria-Summary: {\"status\":5\r\n")
+                case "trigger":
+                    headers = b"ce-id: 1\r\nce-source: /s\r\n" if n % 2 else b""
+                    await connection.append(subjects.trigger("flow" if n % 3 else "no-such"), body, None, headers)
+                case _:
+                    connection.publish(subjects.rest(RunKey("flow", victim.id), "success"), body)
+                    connection.publish(subjects.nudge("flow", victim.id), body)
+                    connection.publish(subjects.of("live", ActorKey("flow", victim.id, path)), body)
+        for run in victims:  # a command that somebody must judge
+            await noria.broker.commands.send(ActorKey("flow", run.id), commands.encode(commands.Restart("c", 1.0)))
+        await settled(noria)
+        assert (await asyncio.wait_for(bystander.resume("fine"), 10)).result == "fine", "others are unaffected"
+        assert (await asyncio.wait_for(noria.run(flow, 2, run_id="later"), 10)).status == "suspended"
+        assert (await noria.runs.list(flow)).total >= 2
+        letters = await noria.dead.list(limit=1000)
+        if target in ("resting run", "trigger", "record"):
+            assert letters and all(letter.reason for letter in letters)
+            assert {letter.kind for letter in letters} <= {"command", "trigger", "record", "fact", "poison"}
+        if target == "news":
+            assert [(await asyncio.wait_for(run.resume("fine"), 10)).result for run in victims] == ["fine"] * 6
