@@ -14,7 +14,7 @@ from noria import Context, Noria, Workflow, step
 from noria.contract.envelopes import decode
 from noria.contract.facts import StepEnded
 from noria.embedded import start_server
-from noria.limits import MAX_INLINE_BYTES
+from noria.limits import CHILD_WINDOW, MAX_INLINE_BYTES
 from noria.ports import ActorKey
 
 WORKER = textwrap.dedent(
@@ -94,6 +94,31 @@ async def test_ten_thousand_items(noria: Noria) -> None:
     assert record is not None and len(record.steps["item"].output) == 10_000
     stored = await noria.broker.records.get(run._key)
     assert stored is not None and len(stored.body) <= MAX_INLINE_BYTES
+
+
+async def test_by_default_what_does_not_fit_in_place_is_spread_where_there_are_others(noria: Noria, server_url: str) -> None:
+    def flow(host: int) -> Workflow:
+        @step
+        async def item(x: int) -> int:
+            await asyncio.sleep(0.05)
+            return host
+
+        return Workflow("auto").foreach(item, concurrency=CHILD_WINDOW + 20).commit()
+
+    async def children() -> int:
+        run = noria.create_run("auto")
+        result = await run.start(list(range(200)), timeout=30)
+        assert result.status == "success" and len(result.result) == 200
+        hosts.append(set(result.result))
+        return len(await noria.broker.commands.read_tree(ActorKey("auto", run.id))) - 1
+
+    hosts: list[set[int]] = []
+    async with noria.worker(flow(1)), Noria.connect(server_url, namespace=noria.namespace) as other:
+        assert await children() == 0, "alone it runs them all in place"
+        async with other.worker(flow(2)):
+            assert 0 < await children() < 200
+        assert await children() == 0, "alone again"
+    assert hosts == [{1}, {1, 2}, {1}]
 
 
 async def test_spread_children_see_what_children_in_place_see(noria: Noria, server_url: str) -> None:
