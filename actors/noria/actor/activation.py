@@ -63,6 +63,7 @@ class Activation:
         self._main: asyncio.Task[str] | None = None
         self._signal: asyncio.Future[None] | None = None
         self._woken = False
+        self._child_rested = False
         self._saving = asyncio.Lock()
         self._saved_facts = 0
 
@@ -110,7 +111,7 @@ class Activation:
 
     async def _load(self, fresh: bool) -> bool:
         """Fold what is stored; all that there is to a fresh start is in the delivery. Whether it was one indeed."""
-        self.suspect, self._woken = False, False
+        self.suspect = self._woken = self._child_rested = False
         if fresh:
             self.tree, self.revision = Tree(self.key.path), 0 if self.key.path == "" else None
             delivered = Stored(self.delivery.sequence, "in", self.key, self.delivery.body, self.delivery.time)
@@ -169,6 +170,11 @@ class Activation:
     def wake(self) -> None:
         """News: look at commands and children."""
         self._woken = True
+        self._wake_up()
+
+    def wake_by_child(self) -> None:
+        """News of a child that came to rest: look at children."""
+        self._child_rested = True
         self._wake_up()
 
     def _wake_up(self, _: object = None) -> None:
@@ -245,7 +251,7 @@ class Activation:
         assert main is not None
         main.add_done_callback(self._wake_up)
         while True:
-            if not main.done() and not self._woken:
+            if not main.done() and not self._woken and not self._child_rested:
                 self._signal = loop.create_future()
                 reread = loop.call_later(self.host.lease / 3, self._wake_up) if self.watching else None
                 await self._signal
@@ -253,8 +259,9 @@ class Activation:
                     reread.cancel()
             if main.done() and (not self._woken or self._outcome(main) in ENDED):
                 return self._came_to(main, seen)
-            self._woken = False
-            await self._look()
+            only_children = self._child_rested and not self._woken
+            self._woken = self._child_rested = False
+            await self._look(only_children)
             if self.tree.cancel and self.tree.root.status not in ENDED:
                 return "canceled"
             if self.overrun is not None and not main.done():
@@ -282,7 +289,7 @@ class Activation:
             raise error
         return main.result()
 
-    async def _look(self) -> None:
+    async def _look(self, only_children: bool) -> None:
         """Read what came: always from the subjects, never from news, which also tell of appends that were refused."""
         tree = self.tree
         if self.watching:
@@ -290,9 +297,10 @@ class Activation:
                 if entry.actor.path == self.key.path and entry.sequence > tree.root.last:
                     raise Fenced
                 await self._fold(entry)
-        for entry in await self.broker.commands.read(self.key, self.journal.in_seen):
-            await self._fold(entry)
-            self.journal.in_seen = entry.sequence
+        if not only_children:
+            for entry in await self.broker.commands.read(self.key, self.journal.in_seen):
+                await self._fold(entry)
+                self.journal.in_seen = entry.sequence
         self._prove()
         stirred, self.stirred = self.stirred, asyncio.Event()
         stirred.set()
@@ -327,7 +335,7 @@ class Activation:
             await resting.save(self)
             resting.announce(self)
         else:
-            self.broker.news.nudge(self.key.tree, self.journal.nonce)
+            self.broker.news.nudge(self.key.tree, f"{self.journal.nonce} {self.key.path}")
 
     # What the tasks use -----------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from noria.machine.decide import resumed, retried
 from noria.machine.state import ENDED, RESTING, Actor, join, live, segment, split
 from noria.machine.tasks import RunChildren
 from noria.ports import Refused
+from noria.workflow.builder import Workflow
 from noria.workflow.entries import ForeachEntry, ParallelEntry
 from noria.workflow.steps import Step
 
@@ -40,6 +41,7 @@ class _Fanout:
         self.rested: dict[str, str] = {}
         self.local: dict[asyncio.Task[str], str] = {}
         self.remote: set[str] = set()
+        self.sending: set[asyncio.Task[None]] = set()  # starts on their way
         self.stirred = activation.stirred
         self.passed: set[tuple[str, float]] = set()  # timers of children that live elsewhere
         self.closed = False  # a failure or a bail: begin no more
@@ -80,7 +82,7 @@ class _Fanout:
         activation = self.activation
         while True:
             await self._begin()
-            if not self.local and not self.remote:
+            if not self.local and not self.remote and not self.sending:
                 break
             if not self.local:
                 activation.host.free_slot(activation)  # one who only watches holds no slot
@@ -94,10 +96,11 @@ class _Fanout:
 
     async def stop(self) -> None:
         self.activation.stopping = True
-        for task in self.local:
+        under_way = [*self.local, *self.sending]
+        for task in under_way:
             task.cancel()
-        if self.local:
-            await asyncio.wait(list(self.local))
+        if under_way:
+            await asyncio.wait(under_way)
         self.activation.watching -= len(self.remote)
 
     def _has_room(self) -> bool:
@@ -107,21 +110,24 @@ class _Fanout:
         return bool(self.todo) and not self.closed and not paused and busy < self.limit
 
     async def _begin(self) -> None:
-        spread: list[Actor] = []
+        rested: list[Actor] = []
         while self._has_room():
             child = self.child(self.todo.pop())
             seg = segment(child.path)
             if self._is_remote(child):
                 self.remote.add(seg)
                 self.activation.watching += 1
-                spread.append(child)
+                if child.started:
+                    rested.append(child)
+                else:
+                    self.sending.add(asyncio.ensure_future(self._send_start(child)))
+                if self.activation.watching == 1:
+                    self.activation.wake()  # the first one: the supervisor must begin to re-read
             else:
                 task = asyncio.ensure_future(self._watched(child, self.drive(self.activation, child)))
                 self.local[task] = seg
-        if spread:
-            if self.activation.watching == len(spread):
-                self.activation.wake()  # the first ones: the supervisor must begin to re-read
-            await asyncio.gather(*(self._spread(child) for child in spread))
+        for child in rested:
+            await self._go_on(child)
 
     def _watched(self, child: Actor, work: Coroutine[Any, Any, str]) -> Coroutine[Any, Any, str]:
         """A nested workflow has a span of its own; a step alone has its step's."""
@@ -137,14 +143,13 @@ class _Fanout:
             return False
         return placement == "spread" or (len(self.local) >= CHILD_WINDOW and self.activation.host.peers.have(self.activation.workflow.id))
 
-    async def _spread(self, child: Actor) -> None:
-        """Give the child a host of its own, by a command; one that rests goes on by what came for it."""
-        if not child.started:
-            await self._send_start(child)
-        elif child.status in RESTING and not self._has_command(child) and not await self._pass_down(child):
+    async def _go_on(self, child: Actor) -> None:
+        """A child that lives elsewhere, as a former host or this one had it: one that rests goes on by what came for it."""
+        if child.status in RESTING and not self._has_command(child) and not await self._pass_down(child):
             self._rest(segment(child.path), child.status)
 
     async def _send_start(self, child: Actor) -> None:
+        """Give the child a host of its own, by a command."""
         activation, tree = self.activation, self.activation.tree
         start = commands.Start(
             activation.journal.nonces.next(), now(), child.input, tree.resource_id, live(tree.state), live(tree.context),
@@ -170,9 +175,8 @@ class _Fanout:
     async def _pass_down(self, child: Actor) -> bool:
         """Hand resumes and timers that reached the root on to a child that lives elsewhere; False: there are none."""
         tree, ids = self.activation.tree, self.activation.journal.nonces
-        members = [child, *tree.below(child.path)]
         sent = False
-        for member in members:
+        for member in self._members(child):
             for step, record in member.steps.items():
                 if (resume := self._new_resume(member, step)) is not None:
                     await self._send(child, self._repeated(member, step, resume[1]), None)
@@ -209,9 +213,12 @@ class _Fanout:
     async def _wait(self) -> None:
         stirred = asyncio.ensure_future(self.stirred.wait())
         try:
-            await asyncio.wait({*self.local, stirred}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({*self.local, *self.sending, stirred}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             stirred.cancel()
+        for task in [t for t in self.sending if t.done()]:
+            self.sending.discard(task)
+            task.result()
 
     def _collect(self) -> bool:
         """Count who came to rest, and take up again who got what it waits for; whether anything came from outside."""
@@ -221,9 +228,11 @@ class _Fanout:
         if not self.stirred.is_set():
             return False
         self.stirred = self.activation.stirred
+        tree = self.activation.tree
+        asked = {path for sequence, path in tree.pending if sequence > tree.actor(path).in_seen}
         for seg in list(self.remote):
             child = self.child(seg)
-            if child.status in RESTING and not self._has_command(child):
+            if child.status in RESTING and child.path not in asked:
                 self._rest(seg, child.status)
         stirred = self._with_news() if self.rested else set[str]()
         for seg in [s for s in self.rested if s in stirred]:
@@ -258,6 +267,14 @@ class _Fanout:
             (record.status == "suspended" and self._new_resume(member, step) is not None) or (record.status == "waiting" and due >= record.until)
             for step, record in member.steps.items()
         )
+
+    def _members(self, child: Actor) -> list[Actor]:
+        """A child and all below it; nothing is below a step."""
+        unit = self.activation.places.unit(self.actor.path)
+        assert isinstance(unit, Workflow)
+        if isinstance(unit.units[split(segment(child.path))[0]], Step):
+            return [child]
+        return [child, *self.activation.tree.below(child.path)]
 
     def _rest(self, seg: str, status: str) -> None:
         if seg in self.remote:

@@ -17,6 +17,7 @@ from noria.clock import monotonic, now
 from noria.errors import BrokerUnavailable, GraphMismatch, NewerFormat, NoriaError
 from noria.ids import Nonces
 from noria.limits import MAX_IN_HAND, STEP_BACK_SECONDS, THREADS
+from noria.machine.state import above
 from noria.observing import Observer
 from noria.ports import ActorKey, Broker, Delivery, Receiver, RunKey
 from noria.workflow.builder import Workflow
@@ -155,8 +156,17 @@ class Host:
         return delivery.count == 1 and delivery.first and young and b'"kind":"start"' in delivery.body[:32]
 
     def _nudged(self, run: RunKey, sender: str) -> None:
+        """`sender`: the nonce of an activation, or who else it is; with a path when that child came to rest, which
+        concerns those above it only."""
+        nonce, _, rested = sender.partition(" ")
+        if rested:
+            for path in above(rested):
+                activation = self._activations.get(ActorKey(*run, path))
+                if activation is not None:
+                    activation.wake_by_child()
+            return
         for key, activation in self._activations.items():
-            if key.run == run.run and key.workflow == run.workflow and activation.nonce != sender:
+            if key.run == run.run and key.workflow == run.workflow and activation.nonce != nonce:
                 activation.wake()
 
     # Slots ------------------------------------------------------------------------------------------------------

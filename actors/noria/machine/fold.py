@@ -30,7 +30,7 @@ def fold_command(tree: Tree, sequence: int, path: str, command: Command) -> None
     if path not in tree.actors and tree.is_over(path):
         return
     actor = tree.actor(path)
-    if sequence > actor.in_seen or isinstance(command, Start):  # a consumed one's traces stay, they are compared by sequence
+    if sequence > actor.in_seen or (isinstance(command, Start) and path == tree.base):  # a consumed one's traces stay, they are compared by sequence
         _pend(tree, sequence, path)
     match command:
         case Start() if actor.started:
@@ -117,6 +117,8 @@ def fold_message(tree: Tree, sequence: int, path: str, message: FactMessage) -> 
         tree.pending = [p for p in tree.pending if p[0] > actor.in_seen or p[1] != path]
         if tree.travels:
             tree.travels = {s: c for s, c in tree.travels.items() if s > actor.in_seen}
+    elif message.in_seen:
+        tree.pending = [p for p in tree.pending if p[0] > actor.in_seen or p[1] != path]
     if tree.root.status in ENDED and not isinstance(message.facts[0], Rewound):
         return
     if first and path != tree.base:

@@ -273,6 +273,15 @@ def place(path: str, step: str) -> str:
     return ".".join([*stems, step])
 
 
+def above(path: str) -> list[str]:
+    """The paths of the actors above one, the nearest first."""
+    found: list[str] = []
+    while path:
+        path = parent(path)
+        found.append(path)
+    return found
+
+
 def parent(path: str) -> str:
     return path.rpartition(".")[0]
 
