@@ -288,18 +288,3 @@ async def test_a_workflow_past_its_timeout_fails_and_suspensions_do_not_count(no
         in_time = await run.resume(1)
     assert late.status == "failed" and late.error.type == "StepTimeout" and "bounded" in late.error.message
     assert in_time.status == "success"
-
-
-async def test_a_spread_child_says_that_it_cannot_see_its_parents_results(noria: Noria) -> None:
-    @step
-    async def first(x: list[int]) -> list[int]:
-        return x
-
-    @step
-    async def item(x: int, ctx: Context) -> int:
-        return ctx.step_result(first)[0]
-
-    flow = Workflow("blind").then(first).foreach(item, placement="spread").commit()
-    async with noria.worker(flow):
-        result = await noria.run(flow, [1, 2])
-    assert result.status == "failed" and "placement='local'" in result.error.message
