@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from noria.contract import control
@@ -42,8 +43,12 @@ def _endpoint(noria: Noria, subjects: Subjects, verb: str, kind: type[Control]) 
             log.exception("the control API failed at %r", verb)
             return Answer(control.error_body(error), repr(error), "500")
 
-    words = " ".join((kind.__doc__ or "").split())
-    return Endpoint(verb, subjects.api(verb), handler, {"description": words, "request": json.dumps(kind.model_json_schema())})
+    return Endpoint(verb, subjects.api(verb), handler, _about(kind))
+
+
+@cache  # making a schema costs milliseconds, and a worker starts with all of them
+def _about(kind: type[Control]) -> Mapping[str, str]:
+    return {"description": " ".join((kind.__doc__ or "").split()), "request": json.dumps(kind.model_json_schema())}
 
 
 async def _answer(noria: Noria, request: Control) -> Any:
