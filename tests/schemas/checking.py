@@ -32,7 +32,9 @@ def problems(name: str, value: Any) -> list[str]:
 
 
 def name_of(event: dict[str, Any]) -> str:
-    """The schema of an event: its own, or that of custom ones."""
+    """The schema of an event: its own, or that of sealed or custom ones."""
+    if "sealed" in ((event.get("data") or {}).get("noria") or {} if isinstance(event.get("data"), dict) else {}):
+        return "events/sealed"
     name = f"events/{event['type'].removeprefix('io.noria.').removesuffix('.v1')}"
     return name if name in DOCUMENTS else "events/custom"
 

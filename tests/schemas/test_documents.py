@@ -12,10 +12,13 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from noria.codec import AesGcm
+from noria.codec.sealing import Sealing
 from noria.contract import commands, envelopes
 from noria.contract.channels import CHANNELS
 from noria.contract.facts import Fact
 from noria.contract.wire import FACTS
+from noria.ports import RunKey
 from tests.schemas.checking import ASYNCAPI, BASE, DOCUMENTS, REGISTRY, ROOT, problems, problems_of_event
 
 EXAMPLES = ROOT / "examples"
@@ -65,6 +68,15 @@ def test_golden_facts_and_commands_are_read_for_ever() -> None:
     for kind in commands.KINDS:
         body = (EXAMPLES / "commands" / f"{kind}.json").read_bytes()
         assert json.loads(commands.encode(commands.decode(body))) == json.loads(body)
+
+
+def test_golden_sealed_bodies_open_for_ever() -> None:
+    sealing, run = Sealing(AesGcm({"example": bytes(32)})), RunKey("order", "r1")
+    opened = sealing.open_events(run, (EXAMPLES / "events" / "sealed.json").read_bytes())
+    assert json.loads(opened) == load(EXAMPLES / "events" / "workflow-step-result.json")
+    for name, plain in (("commands/sealed", "commands/start"), ("records/sealed", "records/record"), ("news/sealed", "news/rest")):
+        body = json.dumps(load(EXAMPLES / f"{name}.json"), separators=(",", ":")).encode()
+        assert json.loads(sealing.open_fields(run, body)) == load(EXAMPLES / f"{plain}.json")
 
 
 def test_asyncapi_names_every_channel_and_every_schema() -> None:

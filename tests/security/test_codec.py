@@ -20,7 +20,7 @@ from noria.contract.facts import FactMessage, StepEnded
 from noria.errors import DefinitionError, NewerFormat, NoriaError
 from noria.ports import RunKey
 from tests.conftest import drop
-from tests.schemas.checking import CLOUDEVENTS
+from tests.schemas.checking import CLOUDEVENTS, problems
 
 MARK = "s3cret"
 OLD, NEW = os.urandom(32), os.urandom(16)
@@ -90,6 +90,11 @@ async def test_nothing_that_a_user_gave_is_readable(noria: Noria, size: int) -> 
         stored = await everything(noria)
     await stop()
     text = stored + b"".join(heard)
+    for body in heard:
+        found = json.loads(body) if b'"sealed":"' in body else []
+        for document in found if isinstance(found, list) else [found]:
+            name = "events" if "specversion" in document else "commands" if "kind" in document else "news" if "in" in document else "records"
+            assert problems(f"{name}/sealed", document) == []
     assert MARK.encode() not in text and base64.b64encode(MARK.encode() * 4)[:12] not in text
     assert b"visible-id" in text and b"visible-resource" in text and b"io.noria.workflow-step-result.v1" in text
 

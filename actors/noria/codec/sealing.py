@@ -39,7 +39,7 @@ class Sealing:
         return dumps({"v": SEALED_FORMAT, **{k: v for k, v in known.items() if k != "v"}, "sealed": self._text(run, data)})
 
     def open_fields(self, run: RunKey, body: bytes) -> bytes:
-        if b'"sealed":"' not in body:
+        if b'"sealed"' not in body:
             return body
         data = as_dict(loads(body)) or {}
         return self._opened(run, data["sealed"]) if data.get("v") == SEALED_FORMAT else body
@@ -54,7 +54,7 @@ class Sealing:
         return dumps(found)
 
     def open_events(self, run: RunKey, body: bytes) -> bytes:
-        if b'"sealed":"' not in body:
+        if b'"sealed"' not in body:
             return body
         found = loads(body)
         for event in as_list(found) or [found]:

@@ -50,8 +50,8 @@ class _Names(dict[str, str]):
 
 
 W: tuple[Role, ...] = ("worker",)
-FACT_EVENTS = (*(f"events/{type}" for type in FACTS), "events/batch", "records/slip")
-LIVE_EVENTS = (*(f"events/{type}" for type in LIVE), "events/custom", "records/slip")
+FACT_EVENTS = (*(f"events/{type}" for type in FACTS), "events/batch", "events/sealed", "records/slip")
+LIVE_EVENTS = (*(f"events/{type}" for type in LIVE), "events/custom", "events/sealed", "records/slip")
 CHANNELS = (
     Channel("commands", "{ns}.in.{workflow}.{run}.{path}", "runs", W, (),
             ("commands/", "records/slip"), "what is asked of an actor"),
@@ -63,10 +63,12 @@ CHANNELS = (
     Channel("crons", "{ns}.cron.{workflow}.{id}", "triggers", W, (), ("records/schedule",), "schedules that send triggers"),
     Channel("dead-letters", "{ns}.dead.{kind}.{workflow}", "dead", W, (), (), "what could not be processed, and why"),
     Channel("blobs", "{ns}.blob.{workflow}.{run}.{name}", "blobs", W, (), (), "chunks of values above the inline limit"),
-    Channel("records", "$KV.{records}.{workflow}.{run}", "records", W, (), ("records/record", "records/slip"), "a run's state as of a sequence"),
+    Channel("records", "$KV.{records}.{workflow}.{run}", "records", W, (),
+            ("records/record", "records/sealed", "records/slip"), "a run's state as of a sequence"),
     Channel("catalogue", "$KV.{catalogue}.{workflow}", "catalogue", W, (),
             ("records/workflow", "records/schedule-past"), "graph and schemas of a workflow"),
-    Channel("rests", "{ns}.rest.{workflow}.{run}.{status}", None, W, ("observer", "worker"), ("news/rest",), "news that a run rests or ended"),
+    Channel("rests", "{ns}.rest.{workflow}.{run}.{status}", None, W, ("observer", "worker"),
+            ("news/rest", "news/sealed"), "news that a run rests or ended"),
     Channel("nudges", "{ns}.nudge.{workflow}.{run}", None, W, W, (), "hosts of this run: look at your commands"),
     Channel("workers", "{ns}.worker.{workflow}", None, W, W, (), "who hosts the workflow"),
     Channel("hosts", "{ns}.host.{id}", None, W, W, (), "whether a host is there"),

@@ -14,7 +14,7 @@ from noria.contract import calls, commands, control, schedules, wire
 from noria.contract.channels import CHANNELS, Channel
 from noria.contract.envelopes import EVENT_PREFIX, EVENT_SUFFIX
 from noria.contract.subjects import Subjects
-from noria.contract.values import as_dict
+from noria.contract.values import SEALED_FORMAT, as_dict
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Schema = dict[str, Any]
@@ -25,6 +25,7 @@ def schemas(more: Mapping[str, Any] | None = None) -> dict[str, Schema]:
     found: dict[str, Schema] = {f"commands/{kind}": _command(kind, made) for kind, made in commands.KINDS.items()}
     found.update({f"events/{type}": _event(type, data) for type, data in {**wire.LIVE, **wire.FACTS}.items()})
     found["events/custom"] = _custom()
+    found.update(_sealed())
     batch: Schema = {"anyOf": [{"$ref": f"{type}.json"} for type in wire.FACTS]}
     found["events/batch"] = {"title": "facts of one append", "type": "array", "minItems": 2, "items": batch}
     models: dict[str, Any] = {
@@ -72,6 +73,25 @@ def _custom() -> Schema:
     """An event of a type that `ctx.emit` made up."""
     event = _envelope({"type": "string", "pattern": f"^{re.escape(EVENT_PREFIX)}.+{re.escape(EVENT_SUFFIX)}$"}, {})
     return {**event, "title": "what ctx.emit sends"}
+
+
+def _sealed() -> dict[str, Schema]:
+    """What a codec makes of bodies: fields that stay readable, and the rest in one."""
+    text: Schema = {"type": "string", "contentEncoding": "base64"}
+
+    def closed(title: str, **shown: Schema) -> Schema:
+        properties = {"v": {"const": SEALED_FORMAT}, **shown, "sealed": text}
+        required = [name for name in properties if name != "traceparent"]
+        return {"title": title, "type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+    known: Schema = {"kind": {"enum": list(commands.KINDS)}, "id": {"type": "string"}, "at": {"type": "number"}}
+    traceparent: Schema = {"type": ["string", "null"]}
+    data = {"type": "object", "properties": {"noria": closed("sealed data")}, "required": ["noria"], "additionalProperties": False}
+    return {
+        "events/sealed": {**_custom(), "properties": {**_custom()["properties"], "data": data}, "title": "an event of any type, sealed"},
+        "commands/sealed": closed("a command of any kind, sealed", **known, traceparent=traceparent),
+        "records/sealed": closed("a record, sealed"), "news/sealed": closed("news, sealed", **{"in": {"type": "integer"}}),
+    }  # fmt: skip
 
 
 def _envelope(type: Schema, data: Schema) -> Schema:
