@@ -56,6 +56,10 @@ schemas:
 infra:
     {{python}} -c 'from noria.cli.main import main; main()' infra export infra/nats
 
+# what durability costs: sync_interval default and always, one node and three
+durability:
+    {{python}} tests/bench/durability.py
+
 # how the cost grows: workers, open runs, history, payload, workflows, replicas, memory
 scale *args:
     {{python}} tests/bench/scale.py {{args}}

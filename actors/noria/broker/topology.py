@@ -6,11 +6,13 @@ from typing import Any
 
 from noria.broker.connection import Connection
 from noria.contract.subjects import Subjects
+from noria.contract.values import BAD_DATA, loads
 from noria.errors import NoriaError, NotPermitted
 from noria.limits import MAX_AGE_SECONDS, TOMBSTONE_SECONDS
 
 ALREADY = (10058, 10148)  # in use with another configuration; exists
 SECOND = 1_000_000_000
+SYSTEM_SECONDS = 0.5
 
 
 def streams(subjects: Subjects, replicas: int = 1) -> list[dict[str, Any]]:
@@ -91,7 +93,22 @@ class Topology:
             missing = "error" in info
             detail = "missing: noria infra apply" if missing else f"{info['state']['messages']} messages, replicas {info['config']['num_replicas']}"
             found.append((str(wanted["name"]), not missing, detail))
+        if enabled:
+            found.append(("durability", True, await self._durability()))
         return found
+
+    async def _durability(self) -> str:
+        """What the server says of its syncs: only its system account, or who imports that service, may ask."""
+        unknown = "sync_interval is not visible to this user (2 minutes unless it was set): docs/durability.md"
+        try:
+            answer = await self.connection.request("$SYS.REQ.SERVER.PING.JSZ", b'{"config":true}', timeout=SYSTEM_SECONDS)
+            config = loads(answer.data)["data"]["config"]
+        except (NoriaError, *BAD_DATA):
+            return unknown
+        if config.get("sync_always"):
+            return "sync_interval always: every acknowledged append is on disk"
+        seconds = config.get("sync_interval", 0) / SECOND
+        return f"sync_interval {seconds:g} s: a power loss may take what came since, unless a replica has it (docs/durability.md)"
 
 
 def _differences(have: dict[str, Any], want: dict[str, Any]) -> list[tuple[str, Any]]:
