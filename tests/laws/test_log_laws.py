@@ -32,6 +32,30 @@ async def test_of_rivals_one_wins(broker: Broker) -> None:
     assert sum(isinstance(f, Refused) for f in found) == 19
 
 
+async def test_what_is_confirmed_is_all_that_was_acknowledged(broker: Broker) -> None:
+    if isinstance(broker, NatsBroker):
+        broker.connection.replicated = True  # ask, as if there were replicas that may lag behind
+    assert await broker.log.confirm(ROOT, 0, 0)
+    command = await broker.commands.send(ROOT, b"c")
+    fact = await broker.log.append(ROOT, b"f", 0)
+    assert await broker.log.confirm(ROOT, fact, command)
+    assert not await broker.log.confirm(ROOT, 0, command) and not await broker.log.confirm(ROOT, fact, 0)
+    await broker.log.append(ActorKey("w", "r", "a"), b"of a child", 0)
+    assert await broker.log.confirm(ROOT, fact, command)
+
+
+async def test_a_delivery_knows_whether_the_server_saw_to_it_that_it_is_the_first(broker: Broker) -> None:
+    came: dict[str, bool] = {}
+    receiver = await broker.commands.receive("w", 5, lambda d: came.setdefault(d.body.decode(), d.first) and None, lambda: 10)
+    await broker.commands.send(ROOT, b"start", 0)
+    await broker.commands.send(ROOT, b"again")
+    async with asyncio.timeout(5):
+        while len(came) < 2:
+            await asyncio.sleep(0.01)
+    await receiver.close()
+    assert came == {"start": True, "again": False}
+
+
 async def test_an_append_completes_though_nobody_awaits_it(broker: Broker) -> None:
     broker.log.append(ROOT, b"1", 0)
     last = None
