@@ -67,11 +67,12 @@ async def load(broker: Broker, key: ActorKey, newcomer: int = 0) -> Loaded:
         except (NoriaError, *BAD_DATA) as error:
             unreadable.append(_unreadable("record", key, revision, stored.body, error))
     recorded, entries = tree.root.last, None
-    if stored is not None and tree.root.status in RESTING:
+    if stored is not None and key.path == "" and tree.root.status in RESTING:
         entries = await _commands_since(broker, key, tree, newcomer)
     if entries is None:
         entries = await broker.log.read_tree(key, tree.cursor)
-        entries += await broker.commands.read_tree(key, tree.root.in_seen)
+        # a child's from its start on: the record may be of a host that knows its facts only
+        entries += await broker.commands.read_tree(key, tree.root.in_seen if key.path == "" else 0)
     for entry in sorted(entries, key=lambda e: e.sequence):
         bad = await fold(broker, tree, entry)
         if bad is not None:

@@ -36,7 +36,8 @@ def fold_command(tree: Tree, sequence: int, path: str, command: Command) -> None
         case Start() if actor.started:
             pass  # it began: by this very one, read again behind a record, or another one came, which changes nothing
         case Start():
-            actor.input = actor.prev = command.input
+            if not actor.last:  # else it is of a child, read behind a record that knows what came of it
+                actor.input = actor.prev = command.input
             actor.init, actor.started, actor.member = command.init, sequence, command.member
             write(tree.state, 0, command.state)
             write(tree.context, 0, command.context)
