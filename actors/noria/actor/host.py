@@ -40,8 +40,9 @@ class Host:
         self.peers, self.above = Peers(self), Above(broker)
         self.trial = Trial()
         self._activations: dict[ActorKey, Activation] = {}
+        self._of_run: dict[RunKey, set[Activation]] = {}
         self._slots: set[Activation] = set()
-        self._incoming: set[Activation] = set()  # not judged yet, or waiting for a slot: each may need one
+        self._incoming: set[Activation] = set()  # no slot yet: not judged, or waiting for one; each may need one
         self._freed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._receivers: list[Receiver] = []
@@ -84,7 +85,7 @@ class Host:
     # Deliveries -------------------------------------------------------------------------------------------------
 
     def _room(self) -> int:
-        return 0 if self._closing else max(0, self.concurrency - len(self._slots | self._incoming))
+        return 0 if self._closing else max(0, self.concurrency - len(self._slots) - len(self._incoming))
 
     def _deliver(self, delivery: Delivery) -> None:
         workflow = self.workflows.get(delivery.actor.workflow)
@@ -114,6 +115,7 @@ class Host:
 
     def _begin(self, activation: Activation) -> None:
         self._activations[activation.key] = activation
+        self._of_run.setdefault(activation.key.tree, set()).add(activation)
         self._incoming.add(activation)
         task = asyncio.create_task(self._serve(activation))
         self._tasks.add(task)
@@ -136,6 +138,10 @@ class Host:
         self.trial.leave(activation)
         self.sidestep(activation)
         del self._activations[activation.key]
+        of_run = self._of_run[activation.key.tree]
+        of_run.discard(activation)
+        if not of_run:
+            del self._of_run[activation.key.tree]
         waiting = sorted(activation.others, key=lambda d: d.sequence)
         if waiting:
             following = Activation(self, activation.workflow, waiting[0])
@@ -165,8 +171,8 @@ class Host:
                 if activation is not None:
                     activation.wake_by_child()
             return
-        for key, activation in self._activations.items():
-            if key.run == run.run and key.workflow == run.workflow and activation.nonce != nonce:
+        for activation in self._of_run.get(run, ()):
+            if activation.nonce != nonce:
                 activation.wake()
 
     # Slots ------------------------------------------------------------------------------------------------------

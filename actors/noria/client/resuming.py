@@ -15,7 +15,7 @@ from noria.contract import commands
 from noria.contract.values import plain
 from noria.errors import GraphMismatch, InvalidInput, NoriaError, RunNotSuspended, StepNotSuspended
 from noria.machine.resume import Place, Target, Wanted, addresses, remaining, stretch, targets
-from noria.machine.state import Tree, split
+from noria.machine.state import RESTING, Tree, split
 from noria.ports import ActorKey, Refused, RunKey, Stored
 from noria.workflow.builder import Workflow
 from noria.workflow.steps import Step
@@ -48,7 +48,7 @@ class Resuming:
 
     async def _begin(self) -> int:
         tree = await self._read()
-        last = tree.newest_command
+        last, hosted = tree.newest_command, tree.root.status not in RESTING
         try:
             mine = targets(tree, self._wanted)
         except (RunNotSuspended, StepNotSuspended):
@@ -59,8 +59,9 @@ class Resuming:
         while True:
             value = self._checked(t.place for t in mine)
             try:
-                return await self._send(mine, value, last)
+                return await self._send(mine, value, last, hosted)
             except Refused:  # somebody was faster, or the commands before aged out
+                hosted = True
                 came = await self._broker.commands.read(self._key, last)
                 last = came[-1].sequence if came else 0
             untouched = True  # by what came: then whoever was not resumed waits as before
@@ -82,12 +83,13 @@ class Resuming:
     async def _read(self) -> Tree:
         return (await load_newest(self._broker, self._key)).tree
 
-    async def _send(self, mine: list[Target], value: Any, last: int) -> int:
+    async def _send(self, mine: list[Target], value: Any, last: int, hosted: bool) -> int:
         resume = commands.Resume(ids.run_id(), now(), [t.place for t in mine], value, self._context, self._per_step)
         with self._noria.traced("resume", self._key.tree) as resume.traceparent:
             body = await parcels.pack_command(self._broker, self._key.tree, resume)
             sequence = await self._broker.commands.send(self._key, body, last)
-        self._broker.news.nudge(self._key.tree, "client")
+        if hosted:  # else the command's delivery is what wakes it
+            self._broker.news.nudge(self._key.tree, "client")
         return sequence
 
     async def _join(self, tree: Tree) -> int | None:
