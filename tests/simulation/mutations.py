@@ -56,18 +56,18 @@ def door_acknowledged_early() -> list[Patch]:
 
 
 def parent_rests_too_early() -> list[Patch]:
-    spread = _Fanout._spread
+    begin = _Fanout._send_start
 
     async def mutated(fanout: _Fanout, child: Actor) -> None:
-        await spread(fanout, child)
+        await begin(fanout, child)
         if segment(child.path) in fanout.remote and child.status not in ENDED:
             fanout._rest(segment(child.path), "suspended")
 
-    return [(_Fanout, "_spread", mutated)]
+    return [(_Fanout, "_send_start", mutated)]
 
 
 def news_without_reading() -> list[Patch]:
-    async def mutated(body: Activation) -> None:
+    async def mutated(body: Activation, *_: Any) -> None:
         for entry in await body.broker.commands.read(body.key, body.journal.in_seen):
             await body._fold(entry)
             body.journal.in_seen = entry.sequence
