@@ -12,7 +12,7 @@ from noria.contract.facts import Finished, Started
 from noria.contract.values import error_info
 from noria.errors import InvalidInput
 from noria.machine.decide import decide
-from noria.machine.state import Actor, parent, segment
+from noria.machine.state import Actor, live, parent, segment
 from noria.machine.tasks import Ask, Hold, Record, Rest, RunChildren, RunMapping, RunSleep, RunStep, Unit
 from noria.workflow.builder import Workflow
 from noria.workflow.context import AbortSignal
@@ -70,6 +70,8 @@ async def _begin_nested(activation: Activation, actor: Actor, workflow: Unit) ->
         return
     try:
         given = workflow.parse_input(actor.input)
+        if workflow.context:
+            workflow.parse_context(live(activation.tree.context))
     except InvalidInput as error:
         info = error_info(error)
         info["message"] = info["message"].replace("Invalid input data", f"Step input validation failed: step {workflow.id!r}", 1)

@@ -133,6 +133,8 @@ async def _try(activation: Activation, actor: Actor, task: RunStep, fact: _Attem
             step.check_context(live(activation.tree.context))
         if kept != task.input:
             fact.has_input, fact.input = True, kept
+        if step.context and activation.workflow.validate:
+            step.check_context(dict(context.request_context))
         if task.resume is not None:
             try:
                 context.resume_data, fact.resume_payload = step.parse_resume(task.resume[1])

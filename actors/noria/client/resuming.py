@@ -15,7 +15,7 @@ from noria.contract import commands
 from noria.contract.values import plain
 from noria.errors import GraphMismatch, InvalidInput, NoriaError, RunNotSuspended, StepNotSuspended
 from noria.machine.resume import Place, Target, Wanted, addresses, remaining, stretch, targets
-from noria.machine.state import RESTING, Tree, split
+from noria.machine.state import RESTING, Tree, live, split
 from noria.ports import ActorKey, Refused, RunKey, Stored
 from noria.workflow.builder import Workflow
 from noria.workflow.steps import Step
@@ -56,6 +56,7 @@ class Resuming:
             if joined is None:
                 raise
             return joined
+        self._check_context(tree)
         while True:
             value = self._checked(t.place for t in mine)
             try:
@@ -110,6 +111,11 @@ class Resuming:
         step parses it for itself. Raises InvalidInput."""
         values = [step.parse_resume(self._data)[1] for step in self._steps_at(places)]
         return values[0] if len(values) == 1 else self._data
+
+    def _check_context(self, tree: Tree) -> None:
+        """Raises InvalidInput when the request context that the run would have is not as its workflow declares it."""
+        if self._context and self._workflow is not None and self._workflow.validate:
+            self._workflow.parse_context({**live(tree.context), **self._context})
 
     def _steps_at(self, places: Iterable[Place]) -> list[Step]:
         """The steps as this client defines them; none of a workflow that it does not know."""

@@ -182,7 +182,7 @@ class Workflow:
 
     def parse_context(self, data: Any) -> Any:
         """Plain validated request context. Raises InvalidInput."""
-        parsed = plain(self.context.parse(f"Invalid request context: workflow {self.id!r}", data))
+        parsed = plain(self.context.parse(f"Request context validation failed: workflow {self.id!r}", data))
         return {**(as_dict(data) or {}), **(as_dict(parsed) or {})}
 
     def parse_output(self, data: Any) -> Any:

@@ -104,6 +104,10 @@ class Step:
         """The state as this step declares it. Raises InvalidInput."""
         return self.state.parse(f"Invalid state: step {self.id!r}", value)
 
+    def check_context(self, value: Any) -> None:
+        """Raises InvalidInput for a request context that is not as this step declares it."""
+        self.context.parse(f"Request context validation failed: step {self.id!r}", value)
+
 
 def checked_name(name: str, what: str) -> str:
     """The name itself. Raises DefinitionError for one that is no subject token."""
