@@ -248,12 +248,23 @@ async def test_a_concurrency_may_be_computed(noria: Noria) -> None:
 
 
 @pytest.mark.row("CC-12")
-async def test_an_invalid_concurrency_is_said_loudly(noria: Noria) -> None:
-    """The reference takes one at a time; a function that computes nonsense fails its run here, as every other does."""
-    flow = Workflow("flow").foreach(gives("each", 1), concurrency=lambda prev: -5).commit()
+@pytest.mark.parametrize("limit", [-5, 0, None, "3", 2.5, True])
+async def test_an_invalid_computed_concurrency_means_one_at_a_time(noria: Noria, caplog: pytest.LogCaptureFixture, limit: Any) -> None:
+    running, most = 0, 0
+
+    @step
+    async def each(x: int) -> int:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.02)
+        running -= 1
+        return x
+
+    flow = Workflow("flow").foreach(each, concurrency=lambda prev: limit).commit()
     async with noria.worker(flow):
-        result = await noria.run(flow, [1, 2])
-    assert result.status == "failed" and result.error is not None and "-5" in result.error.message
+        assert (await noria.run(flow, [1, 2, 3])).result == [1, 2, 3]
+    assert most == 1 and repr(limit) in caplog.text
 
 
 @pytest.mark.row("CC-17")

@@ -133,8 +133,6 @@ async def _try(activation: Activation, actor: Actor, task: RunStep, fact: _Attem
             step.check_context(live(activation.tree.context))
         if kept != task.input:
             fact.has_input, fact.input = True, kept
-        if step.context and activation.workflow.validate:
-            step.check_context(dict(context.request_context))
         if task.resume is not None:
             try:
                 context.resume_data, fact.resume_payload = step.parse_resume(task.resume[1])
@@ -333,6 +331,7 @@ async def _answer(
         case ForeachEntry():
             assert isinstance(entry.concurrency, UserFunction)
             limit = await call(activation, entry.concurrency, plain(value), context)
-            if not isinstance(limit, int) or limit < 1:
-                raise NoriaError(f"the concurrency must be a whole number from 1 on, not {limit!r}")
-            return limit
+            if type(limit) is int and limit >= 1:
+                return limit
+            log.warning("foreach %r of run %s takes one item at a time: its concurrency should be 1 or more, not %r", entry.id, context.run_id, limit)
+            return 1

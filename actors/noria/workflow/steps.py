@@ -98,15 +98,11 @@ class Step:
 
     def check_context(self, value: dict[str, Any]) -> None:
         """Raises InvalidInput when the request context is not as this step declares it."""
-        self.context.parse(f"Invalid request context: step {self.id!r}", value)
+        self.context.parse(f"Request context validation failed: step {self.id!r}", value)
 
     def parse_state(self, value: Any) -> Any:
         """The state as this step declares it. Raises InvalidInput."""
         return self.state.parse(f"Invalid state: step {self.id!r}", value)
-
-    def check_context(self, value: Any) -> None:
-        """Raises InvalidInput for a request context that is not as this step declares it."""
-        self.context.parse(f"Request context validation failed: step {self.id!r}", value)
 
 
 def checked_name(name: str, what: str) -> str:
