@@ -18,7 +18,7 @@ from noria.contract.envelopes import iso
 from noria.contract.facts import Answered, Fact, Finished, Rested, StepEnded, StepSuspended, StepWaiting
 from noria.contract.typed import is_time
 from noria.contract.values import error_info, plain
-from noria.errors import BrokerUnavailable, InvalidInput, LimitExceeded, NonRetryable, NoriaError, Tripwire
+from noria.errors import BrokerUnavailable, InvalidInput, LimitExceeded, NonRetryable, Tripwire
 from noria.limits import LINGER_SECONDS, NO_HANDLER_PAUSES
 from noria.machine.state import Actor, live, place
 from noria.machine.state import Step as StepRecord
