@@ -10,7 +10,7 @@ import os
 import sys
 from typing import Any
 
-from noria import Context, Noria, Workflow, step
+from noria import BrokerUnavailable, Context, Noria, Workflow, step
 
 JOURNAL = ""
 PAUSE = 0.06
@@ -90,6 +90,15 @@ async def work(url: str, namespace: str, lease: float, options: dict[str, Any]) 
         await noria.serve(*FLOWS.values(), lease=lease)
 
 
+async def insist(*given: Any) -> None:
+    """Work, also where the server is just not there."""
+    while True:
+        try:
+            return await work(*given)
+        except BrokerUnavailable:
+            await asyncio.sleep(0.2)
+
+
 if __name__ == "__main__":
     JOURNAL = sys.argv[3]
-    asyncio.run(work(sys.argv[1], sys.argv[2], float(sys.argv[4]), {"replicas": int(sys.argv[5])} if len(sys.argv) > 5 else {}))
+    asyncio.run(insist(sys.argv[1], sys.argv[2], float(sys.argv[4]), {"replicas": int(sys.argv[5])} if len(sys.argv) > 5 else {}))

@@ -90,13 +90,14 @@ class Activation:
                         await resting.save(self)  # the former host may have died before it could
                     return self.delivery.ack()
                 case "host":
-                    if self._is_suspect(fresh) and not self.host.trial.enter(self):
+                    mine = hosted_as is not None and self.tree.root.host == hosted_as  # nobody else wrote: nobody to take over from
+                    if not mine and self._is_suspect(fresh) and not self.host.trial.enter(self):
                         self.host.sidestep(self)
                         await self._nap(self.host.lease)
                         continue
                     self._check_fit(fresh)
                     await self._bury(self.unreadable)
-                    if await self._host(fresh):
+                    if await self._host(fresh, mine):
                         return None
                     hosted_as, fresh = self.journal.nonce, False
                 case "wait":
@@ -183,7 +184,7 @@ class Activation:
 
     # Hosting ----------------------------------------------------------------------------------------------------
 
-    async def _host(self, fresh: bool) -> bool:
+    async def _host(self, fresh: bool, mine: bool) -> bool:
         """True when the actor rests and the delivery is acknowledged; False when somebody else wrote."""
         root, first_record, expiry, status = self.tree.root, None, None, "active"
         self.journal.in_seen = max([s for s, path in self.tree.pending if path == self.key.path] + [root.in_seen])
@@ -200,7 +201,8 @@ class Activation:
             expiry = endings.expiry(self)
             if not travels and not fresh and self._takes_over:
                 self.recovered = True
-                await self.journal.take_over()
+                if not mine:
+                    await self.journal.take_over()
             elif self.key.path == "":
                 loop = asyncio.get_running_loop()
                 first_record = loop.call_later(FIRST_RECORD_SECONDS, self.save_soon)
