@@ -91,6 +91,8 @@ class Activation:
                     return self.delivery.ack()
                 case "host":
                     mine = hosted_as is not None and self.tree.root.host == hosted_as  # nobody else wrote: nobody to take over from
+                    if mine and hosted_as is not None:
+                        self.journal.nonce = hosted_as  # the same host goes on
                     if not mine and self._is_suspect(fresh) and not self.host.trial.enter(self):
                         self.host.sidestep(self)
                         await self._nap(self.host.lease)
