@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.models import actor, tree
+from tests.models import actor, inplace, tree
 
 CANCELED, RIVALS = ("start", "resume", "cancel"), ("start", "resume", "resume")
 
@@ -31,3 +31,13 @@ def test_parent_and_child_come_to_their_end() -> None:
 def test_each_rule_for_parent_and_child_is_needed(mutation: str) -> None:
     with pytest.raises(AssertionError):
         tree.Model(mutation, crashes=1, expiries=0).explore()
+
+
+def test_children_in_place_are_taken_over() -> None:
+    assert inplace.Model(crashes=1, expiries=1).explore().states > 50_000
+
+
+@pytest.mark.parametrize("mutation", inplace.MUTATIONS)
+def test_each_rule_for_children_in_place_is_needed(mutation: str) -> None:
+    with pytest.raises(AssertionError):
+        inplace.Model(mutation, crashes=1, expiries=1).explore()

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from noria.actor import parcels
-from noria.actor.load import fold
+from noria.actor.load import fold, load
 from noria.clock import now
 from noria.contract.envelopes import Envelope
 from noria.contract.facts import Fact, FactMessage, TakenOver
@@ -101,26 +101,41 @@ class Journal:
             await asyncio.wait(set(self._flying))
 
     async def _refused(self, actor: Actor, message: FactMessage, body: bytes) -> None:
-        """Go on if the chain only aged out; adopt what a former host's in-place child recorded; else give way."""
+        """Go on if the chain only aged out; adopt what a former host's in-place child recorded; else give way.
+
+        A chain that aged out, and a child's, do not tell who hosts: the own chain does, or the record that outlives it.
+        """
         if self._stretch is not None:
             self._stretch.conflict()
         key = self.key_of(actor)
-        if actor.last and await self.broker.log.last(key) is None:
+        is_empty = actor.last > 0 and await self.broker.log.last(key) is None
+        if (actor.path == self.key.path and not is_empty) or not await self._hosts_still():
+            raise Fenced
+        if is_empty:
             sequence = await self.broker.log.append(key, body, 0)
             fold_message(self.tree, sequence, actor.path, message)
             return
-        if actor.path == self.key.path:
-            raise Fenced
         found = await self.broker.log.read(key, actor.last)
         if not found:
             raise Fenced
         for entry in found:
             await fold(self.broker, self.tree, entry)
 
+    async def _hosts_still(self) -> bool:
+        """Whether nobody else wrote on the own chain, and be it long ago."""
+        stored = await load(self.broker, self.key)
+        root = stored.tree.root
+        return not stored.deleted and (root.last <= self.tree.root.last or root.host == self.nonce)
+
     async def take_over(self) -> None:
         """Fence whoever hosted before: on the own chain and on every open child that ran in place."""
         await self.append(self.tree.root, [TakenOver(now())])
-        await asyncio.gather(*(self.append(a, [TakenOver(now())]) for a in self.tree.below(self.key.path) if self._open(a)))
+        await asyncio.gather(*(self._fence(a) for a in self.tree.below(self.key.path)))
+
+    async def _fence(self, child: Actor) -> None:
+        """A refusal tells what a former host wrote meanwhile, which may be a take-over of its own: again behind it."""
+        while self._open(child) and child.host != self.nonce:
+            await self.append(child, [TakenOver(now())])
 
     def _open(self, actor: Actor) -> bool:
         return actor.last > 0 and not actor.started and actor.status == "active"

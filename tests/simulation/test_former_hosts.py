@@ -1,0 +1,149 @@
+"""What a former host may still write, and what it learns from a refusal (found by tests/models/inplace.py and record.py)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import pytest
+
+from noria import Context, Noria, Step, Workflow, step
+from noria.actor.journal import Fenced, Journal
+from noria.actor.load import load
+from noria.contract import commands, envelopes
+from noria.contract.facts import Fact, Finished, Rested, StepEnded, TakenOver
+from noria.contract.values import dumps
+from noria.ids import Nonces
+from noria.limits import LOG_TTL_SECONDS
+from noria.ports import ActorKey
+from noria.testing.loop import Process, VirtualLoop, run
+from noria.testing.memory import MemoryBroker
+from noria.testing.server import Server
+from noria.testing.wire import Wire
+
+T = TypeVar("T")
+KEY = ActorKey("w", "r")
+CHILD = ActorKey("w", "r", "c")
+
+
+def simulated(test: Callable[[MemoryBroker], Awaitable[T]]) -> T:
+    async def main(_: object) -> T:
+        return await test(MemoryBroker(Server(), "noria"))
+
+    return run(main, 0)
+
+
+def ended(name: str) -> StepEnded:
+    return StepEnded(name, "success", 1.0, 2.0)
+
+
+async def begun(broker: MemoryBroker) -> Journal:
+    """The journal of the host that began a run with a child in place, which has one fact."""
+    await broker.commands.send(KEY, commands.encode(commands.Start("id", 1.0)), 0)
+    first = await host(broker)
+    await first.append(first.tree.root, [ended("before")])
+    await first.append(first.tree.actor("c"), [ended("s1")])
+    return first
+
+
+async def host(broker: MemoryBroker) -> Journal:
+    """Somebody who hosts by the start, as he finds the run now."""
+    return Journal(broker, KEY, (await load(broker, KEY)).tree, 1, Nonces())
+
+
+def test_a_refusal_on_a_childs_chain_tells_a_former_host_what_it_is() -> None:
+    async def check(broker: MemoryBroker) -> None:
+        former = await begun(broker)
+        await (await host(broker)).take_over()
+        with pytest.raises(Fenced):
+            await former.append(former.tree.actor("c"), [ended("s2")])
+
+    simulated(check)
+
+
+def test_a_host_adopts_what_a_former_one_recorded_meanwhile() -> None:
+    async def check(broker: MemoryBroker) -> None:
+        former = await begun(broker)
+        successor = await host(broker)
+        await successor.append(successor.tree.root, [TakenOver(1.0)])
+        await former.append(former.tree.actor("c"), [ended("s2")])
+        await successor.append(successor.tree.actor("c"), [ended("s2")])
+        assert successor.tree.actor("c").host == former.nonce and "s2" in successor.tree.actor("c").steps
+
+    simulated(check)
+
+
+def test_a_take_over_that_came_between_is_no_fence_of_ours() -> None:
+    async def check(broker: MemoryBroker) -> None:
+        await begun(broker)
+        second = await host(broker)
+        await second.append(second.tree.root, [TakenOver(1.0)])
+        third = await host(broker)
+        await second.append(second.tree.actor("c"), [TakenOver(1.0)])  # late: the third host knows nothing of it
+        await third.take_over()
+        last = await broker.log.last(CHILD)
+        assert last is not None and envelopes.decode(last.body).host == third.nonce
+        with pytest.raises(Fenced):
+            await second.append(second.tree.actor("c"), [ended("s2")])
+
+    simulated(check)
+
+
+@pytest.mark.parametrize("rest", [Rested("suspended", 1.0), Finished("success", 1.0)])
+def test_a_log_that_aged_out_takes_nothing_of_a_former_host(rest: Fact) -> None:
+    async def check(broker: MemoryBroker) -> None:
+        former = await begun(broker)
+        successor = await host(broker)
+        await successor.take_over()
+        await successor.append(successor.tree.root, [rest])
+        await broker.records.put(KEY.tree, dumps({"v": 1, "tree": successor.tree.dump()}), 0, "{}")
+        await asyncio.sleep(LOG_TTL_SECONDS + 1)
+        for actor in (former.tree.root, former.tree.actor("c")):
+            with pytest.raises(Fenced):
+                await former.append(actor, [ended("s2")])
+        await successor.append(successor.tree.root, [ended("after")])  # who rested it goes on with an empty log
+
+    simulated(check)
+
+
+class DeafWire(Wire):
+    """Renewals get lost on it, and nobody notices."""
+
+    def send(self, name: str, operation: Callable[[], object]) -> None:
+        if name != "renew":
+            super().send(name, operation)
+
+
+def test_who_lost_its_lease_unawares_begins_no_step_of_a_child_again() -> None:
+    executions = Counter[str]()
+
+    def counted(name: str, seconds: float) -> Step:
+        @step(id=name)
+        async def body(x: int, ctx: Context) -> int:
+            executions[name] += 1
+            await asyncio.sleep(seconds)
+            return x + 1
+
+        return body
+
+    inner = Workflow("inner").then(counted("s1", 0.1)).then(counted("s2", 20.0)).then(counted("s3", 20.0)).commit()
+    flow = Workflow("w").parallel([inner, counted("beside", 0.1)]).commit()
+
+    async def main(loop: VirtualLoop) -> None:
+        server = Server()
+        loop.spawn(Process("deaf"), work(server, DeafWire))
+        client = Noria(MemoryBroker(server, "noria"))
+        running = asyncio.ensure_future(client.create_run(flow, "r").start(1))
+        await asyncio.sleep(3)
+        loop.spawn(Process("other"), work(server, Wire))
+        result = await running
+        assert result.status == "success"
+
+    async def work(server: Server, wire: type[Wire]) -> None:
+        async with Noria(MemoryBroker(server, "noria", wire())).worker(flow, lease=5.0):
+            await asyncio.Future[None]()
+
+    run(main, 0)
+    assert executions == {"s1": 1, "beside": 1, "s2": 2, "s3": 1}
