@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import noria
@@ -23,6 +24,12 @@ PUBLIC = [
 ]  # fmt: skip
 
 
+LATER = {  # what a worker can start without: each costs milliseconds, and a dead worker's runs wait for the next one
+    "aiohttp", "cloudevents", "cryptography", "dateutil", "jsonschema", "noria.cli", "noria.contract.export", "noria.embedded",
+    "noria.telemetry.observer", "noria.testing", "opentelemetry", "rich", "typer", "watchfiles",
+}  # fmt: skip
+
+
 def tracked() -> list[Path]:
     names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
     return [ROOT / name for name in names if name and (ROOT / name).exists()]
@@ -36,6 +43,12 @@ def test_the_top_level_is_as_agreed() -> None:
 def test_the_door_lists_what_it_opens_to() -> None:
     assert sorted(noria.__all__, key=str.lower) == sorted(PUBLIC, key=str.lower)
     assert all(hasattr(noria, name) for name in noria.__all__)
+
+
+def test_the_door_opens_without_what_a_worker_can_start_without() -> None:
+    opened = subprocess.run([sys.executable, "-c", "import noria, sys; print(*sys.modules)"], capture_output=True, text=True, check=True)
+    assert "noria.worker" in opened.stdout.split()
+    assert not LATER & set(opened.stdout.split())
 
 
 def test_no_lock_files_and_no_download_addresses() -> None:

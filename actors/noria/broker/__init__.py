@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import noria.broker.aiohttp_later  # noqa: F401  # pyright: ignore[reportUnusedImport]  # before anything imports nats
 from noria.broker.commands import NatsCommands
 from noria.broker.connection import Connection
 from noria.broker.contexts import context_options, environment_options

@@ -15,6 +15,7 @@ from noria.errors import BrokerUnavailable, NoriaError
 log = logging.getLogger("noria.broker")
 OLDEST_SERVER = (2, 14)
 CONNECT_SECONDS = 5
+FOR_EVER: dict[str, Any] = {"allow_reconnect": True, "max_reconnect_attempts": -1, "reconnect_time_wait": 0.1, "connect_timeout": 2}
 
 
 async def open_connection(url: str, **options: Any) -> Connection:
@@ -31,12 +32,9 @@ async def open_connection(url: str, **options: Any) -> Connection:
         log.debug("nats: %s", error)
 
     timeout, js = options.pop("connect_timeout", CONNECT_SECONDS), options.pop("js_prefix", "$JS.API")
-    first: dict[str, Any] = {"allow_reconnect": False, "connect_timeout": timeout, "error_cb": failed, **options}
-    try:  # a first try that fails at once: with unlimited reconnects nats-py would try for ever
-        probe = await _connected(url, first, timeout)
-        await probe.close()
-        settings = {"max_reconnect_attempts": -1, "reconnect_time_wait": 0.1, "pending_size": 64 << 20, **options}
-        client = await _connected(url, {"reconnected_cb": reconnected, "error_cb": failed, **settings}, timeout + 3)
+    settings: dict[str, Any] = {"reconnected_cb": reconnected, "error_cb": failed, "pending_size": 64 << 20, **options}
+    try:
+        client = await asyncio.wait_for(_connected(url, settings, timeout), timeout)
     except (OSError, TimeoutError, NatsError) as error:
         reason = error or type(error).__name__
         raise BrokerUnavailable(f"cannot connect to NATS at {shown(url)}: {reason}. Start a server, or give its address") from error
@@ -49,7 +47,10 @@ async def open_connection(url: str, **options: Any) -> Connection:
     return connection
 
 
-async def _connected(url: str, options: dict[str, Any], seconds: float) -> WireClient:
+async def _connected(url: str, settings: dict[str, Any], timeout: float) -> WireClient:
     client: Any = WireClient()
-    await asyncio.wait_for(client.connect([part.strip() for part in url.split(",")], **options), seconds)
+    servers = [part.strip() for part in url.split(",")]
+    # told to reconnect for ever nats-py would never give up the first try either, so it is told afterwards
+    await client.connect(servers, **{**settings, "allow_reconnect": False, "connect_timeout": timeout})
+    client.options.update({name: settings.get(name, value) for name, value in FOR_EVER.items()})
     return client

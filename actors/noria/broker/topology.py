@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from noria.broker.connection import Connection
@@ -47,18 +48,20 @@ class Topology:
         """Create what is missing. Idempotent, also among processes."""
         if self._ready:
             return
-        for wanted in streams(self.subjects, self.replicas):
-            try:
-                info = await self.connection.api(f"STREAM.INFO.{wanted['name']}")
-                self.connection.replicated |= info.get("config", wanted)["num_replicas"] > 1
-            except NotPermitted:  # who may not even look at it does not make it
-                continue
-            if "error" in info:
-                answer = await self.connection.api(f"STREAM.CREATE.{wanted['name']}", wanted)
-                error = answer.get("error")
-                if error is not None and error.get("err_code") not in ALREADY:
-                    raise NoriaError(f"cannot create the stream {wanted['name']}: {error.get('description')}")
+        await asyncio.gather(*(self._provide(wanted) for wanted in streams(self.subjects, self.replicas)))
         self._ready = True
+
+    async def _provide(self, wanted: dict[str, Any]) -> None:
+        try:
+            info = await self.connection.api(f"STREAM.INFO.{wanted['name']}")
+        except NotPermitted:  # who may not even look at it does not make it
+            return
+        self.connection.replicated |= info.get("config", wanted)["num_replicas"] > 1
+        if "error" in info:
+            answer = await self.connection.api(f"STREAM.CREATE.{wanted['name']}", wanted)
+            error = answer.get("error")
+            if error is not None and error.get("err_code") not in ALREADY:
+                raise NoriaError(f"cannot create the stream {wanted['name']}: {error.get('description')}")
 
     async def plan(self) -> list[str]:
         lines: list[str] = []

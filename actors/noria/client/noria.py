@@ -7,7 +7,7 @@ import os
 import signal
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from noria import telemetry
 from noria.broker import connect_broker
@@ -19,12 +19,14 @@ from noria.client.schedules import Schedules
 from noria.client.waiting import Waiting
 from noria.codec.ports import seal
 from noria.contract.results import RunResult
-from noria.embedded import EmbeddedServer, start_server
 from noria.errors import InvalidInput
 from noria.observing import Observer
 from noria.ports import Broker, Codec, RunKey
 from noria.worker import Worker
 from noria.workflow.builder import Workflow
+
+if TYPE_CHECKING:
+    from noria.embedded import EmbeddedServer
 
 
 class Noria:
@@ -126,6 +128,8 @@ class Opening:
 
     async def __aenter__(self) -> Noria:
         if self._embedded:
+            from noria.embedded import start_server  # who connects to a server needs no process of one
+
             self._server = await start_server(self._store_dir, self._port)
             self._url = self._server.url
         try:

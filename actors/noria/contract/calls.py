@@ -16,11 +16,13 @@ from noria.contract.values import ToldError
 from noria.errors import InvalidInput
 from noria.limits import CALL_HEARTBEAT_SECONDS
 
+DEFERRED = ConfigDict(defer_build=True)  # validators are built with the first call: most workers start without one
+
 
 class StepCall(BaseModel):
     """What a step is called with. Only `input` is needed to try one by hand. What a handler does not know it ignores."""
 
-    model_config = ConfigDict(json_schema_extra={"additionalProperties": False})
+    model_config = ConfigDict(defer_build=True, json_schema_extra={"additionalProperties": False})
     v: int = 1
     call: str = ""
     workflow: str = ""
@@ -50,7 +52,7 @@ class StepCall(BaseModel):
 class Told(BaseModel):
     """A message of a handler. Names that it does not know are refused: a typing error is no silent default."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(defer_build=True, extra="forbid")
 
 
 class Heartbeat(Told):
@@ -108,6 +110,7 @@ class Bailed(_Reply):
 class Failure(BaseModel):
     """An exception: bare class name, text, attributes, what caused it."""
 
+    model_config = DEFERRED
     type: str = "Error"
     message: str = ""
     attributes: dict[str, Any] = {}
@@ -149,8 +152,8 @@ KINDS: dict[str, type[BaseModel]] = {
     "call": StepCall, "heartbeat": Heartbeat, "output": Output, "event": Emitted, "success": Success, "suspended": Suspended,
     "bailed": Bailed, "failed": Failed, "tripwire": Tripped, "aborted": Aborted, "handed-back": HandedBack,
 }  # fmt: skip
-_MESSAGES: TypeAdapter[Any] = TypeAdapter(Reply)
-_PROGRESS: TypeAdapter[Any] = TypeAdapter(Progress)
+_MESSAGES: TypeAdapter[Any] = TypeAdapter(Reply, config=DEFERRED)
+_PROGRESS: TypeAdapter[Any] = TypeAdapter(Progress, config=DEFERRED)
 
 
 def decode_call(body: bytes) -> StepCall:

@@ -17,7 +17,13 @@ from noria.errors import BrokerUnavailable, InvalidInput, NoriaError
 T = TypeVar("T")
 
 
-class Control(BaseModel):
+class Document(BaseModel):
+    """What crosses the wire of the control API. Its validators are built when the first one comes: a worker starts without them."""
+
+    model_config = ConfigDict(defer_build=True)
+
+
+class Control(Document):
     """A request. Names that it does not know are refused, so that a typing error is no silent default."""
 
     model_config = ConfigDict(extra="forbid")
@@ -164,7 +170,7 @@ class Events(Control):
     close_on_suspend: bool = False
 
 
-class Begun(BaseModel):
+class Begun(Document):
     """A command is durable: whose, and its sequence."""
 
     model_config = ConfigDict(extra="forbid")
@@ -173,7 +179,7 @@ class Begun(BaseModel):
     sequence: int
 
 
-class Settled(BaseModel):
+class Settled(Document):
     """Answer of `outcome`: the run's result, or, not settled, whether a worker hosts its workflow."""
 
     model_config = ConfigDict(extra="forbid")
@@ -182,7 +188,7 @@ class Settled(BaseModel):
     hosted: bool | None = None
 
 
-class EventPage(BaseModel):
+class EventPage(Document):
     """Answer of `events`."""
 
     model_config = ConfigDict(extra="forbid")
@@ -190,7 +196,7 @@ class EventPage(BaseModel):
     over: bool
 
 
-class Problem(BaseModel):
+class Problem(Document):
     """An error: the name of its class, its words, the single problems of an invalid input."""
 
     type: str
@@ -198,7 +204,7 @@ class Problem(BaseModel):
     errors: list[dict[str, Any]] = []
 
 
-class Refusal(BaseModel):
+class Refusal(Document):
     """The body of a refusal; the headers Nats-Service-Error and Nats-Service-Error-Code tell of it, too."""
 
     model_config = ConfigDict(extra="forbid")

@@ -11,7 +11,6 @@ from noria.contract.values import plain
 from noria.errors import BrokerUnavailable, InvalidInput, NoriaError, RunAlreadyStarted, choices
 from noria.ids import RUN_ID, event_run_id
 from noria.ports import Receiver, Trigger
-from noria.triggers.cloudevents import Event, parse, parse_all
 from noria.triggers.schedules import on_tick
 from noria.workflow.builder import Workflow
 from noria.workflow.functions import UserFunction
@@ -19,6 +18,7 @@ from noria.workflow.triggers import EventTrigger
 
 if TYPE_CHECKING:
     from noria.client.noria import Noria
+    from noria.triggers.cloudevents import Event
 
 log = logging.getLogger("noria.triggers")
 RETRY_SECONDS = 1.0
@@ -54,6 +54,8 @@ class Ingress:
             return await self._replay(trigger, workflow, trigger.headers[BINDING])
 
         async def start() -> None:
+            from noria.triggers.cloudevents import parse  # the SDK and what it needs: with the first event
+
             event = parse(trigger.headers, trigger.body)
             if workflow not in self._registry and await self._noria.broker.catalogue.get(workflow) is None:
                 known = sorted(await self._noria.broker.catalogue.list())
@@ -64,6 +66,8 @@ class Ingress:
 
     def _on_event(self, workflow: Workflow, binding: EventTrigger) -> Callable[[Trigger], Awaitable[None]]:
         async def start(trigger: Trigger) -> None:
+            from noria.triggers.cloudevents import parse_all
+
             for event in parse_all(trigger.headers, trigger.body):
                 if not binding.matches(event.get_type(), event.get_source(), event.get_subject()):
                     continue
