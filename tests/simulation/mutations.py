@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any
 
-from noria.actor import activation, load, perform, resting
+from noria.actor import activation, attending, load, perform, resting
 from noria.actor.activation import Activation
 from noria.actor.children import _Fanout
 from noria.actor.journal import Journal
@@ -42,7 +42,7 @@ def judged(change: Callable[[Verdict], Verdict]) -> list[Patch]:
     def mutated(tree: Tree, sequence: int, hosted_as: str | None = None) -> Verdict:
         return change(judge(tree, sequence, hosted_as))
 
-    return [(activation, "judge", mutated)]
+    return [(attending, "judge", mutated)]
 
 
 def door_acknowledged_early() -> list[Patch]:
@@ -130,7 +130,7 @@ def child_without_its_record() -> list[Patch]:
     async def mutated(broker: Any, key: ActorKey, newcomer: int = 0) -> Any:
         return await read(Blind(broker) if key.path else broker, key, newcomer)
 
-    return [(activation, "load", mutated)]
+    return [(attending, "load", mutated)]
 
 
 MUTATIONS: dict[str, Callable[[], list[Patch]]] = {

@@ -9,26 +9,21 @@ from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from noria import runlog
 from noria.actor import endings, perform, resting
 from noria.actor.drive import drive
 from noria.actor.journal import Fenced, Journal
-from noria.actor.load import Unreadable, fold, is_newest, load
+from noria.actor.load import Unreadable, bury, fold
 from noria.actor.places import Places
 from noria.actor.travel import travel
 from noria.clock import now
-from noria.contract.facts import Answered, Fact, Rested, Started, StepEnded
-from noria.errors import BrokerUnavailable, GraphMismatch, LimitExceeded, NoriaError
-from noria.limits import FIRST_RECORD_SECONDS, LAG_SECONDS, MAX_LOG_MESSAGES, POISON_TAKEOVERS, RECORD_EVERY_FACTS, SUSPECT_TAKEOVERS
-from noria.machine.fit import misfit
-from noria.machine.lease import judge
+from noria.contract.facts import Fact, Rested, Started, StepEnded
+from noria.errors import BrokerUnavailable, LimitExceeded, NoriaError
+from noria.limits import FIRST_RECORD_SECONDS, MAX_LOG_MESSAGES, POISON_TAKEOVERS, RECORD_EVERY_FACTS
 from noria.machine.state import ENDED, RESTING, Actor, Tree
 from noria.observing import Stretch
 from noria.ports import Delivery, Refused, Stored
 from noria.workflow.builder import Workflow
 from noria.workflow.context import AbortSignal
-from noria.workflow.entries import LoopEntry, MapEntry, SleepEntry, ThenEntry
-from noria.workflow.steps import Step
 
 if TYPE_CHECKING:
     from noria.actor.host import Host
@@ -70,94 +65,10 @@ class Activation:
     async def in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self.host.threads, copy_context().run, partial(function, *args))
 
-    # The delivery -----------------------------------------------------------------------------------------------
+    # News -------------------------------------------------------------------------------------------------------
 
-    async def attend(self) -> None:
-        """Judge the delivery, host if the rules say so, until it is acknowledged or left to another."""
-        runlog.current.set(self.key.tree)
-        pause, hosted_as, fresh = 0.02, None, self.host.is_fresh(self.delivery)
-        while True:
-            fresh = await self._load(fresh)
-            match judge(self.tree, self.delivery.sequence, hosted_as):
-                case "drop":
-                    return None
-                case "ack":
-                    if self.delivery.sequence > self.tree.root.in_seen and not await is_newest(self.broker, self.key, self.tree):
-                        await self._nap(LAG_SECONDS)
-                        continue
-                    await self._bury([bad for bad in self.unreadable if bad.sequence == self.delivery.sequence])
-                    if self.revision is not None and self.tree.root.last > self.recorded and self.tree.root.status in RESTING:
-                        await resting.save(self)  # the former host may have died before it could
-                    return self.delivery.ack()
-                case "host":
-                    mine = hosted_as is not None and self.tree.root.host == hosted_as  # nobody else wrote: nobody to take over from
-                    if mine and hosted_as is not None:
-                        self.journal.nonce = hosted_as  # the same host goes on
-                    if not mine and self._is_suspect(fresh) and not self.host.trial.enter(self):
-                        self.host.sidestep(self)
-                        await self._nap(self.host.lease)
-                        continue
-                    self._check_fit(fresh)
-                    await self._bury(self.unreadable)
-                    if await self._host(fresh, mine):
-                        return None
-                    hosted_as, fresh = self.journal.nonce, False
-                case "wait":
-                    if self._swap():
-                        hosted_as = None
-                        continue
-                    self.host.trial.leave(self)
-                    self.host.sidestep(self)
-                    self.broker.news.nudge(self.key.tree, self.journal.nonce)
-                    await self._nap(pause)
-                    pause = min(pause * 2, 1.0)
-
-    async def _load(self, fresh: bool) -> bool:
-        """Fold what is stored; all that there is to a fresh start is in the delivery. Whether it was one indeed."""
-        self.suspect = self._woken = self._child_rested = False
-        if fresh:
-            self.tree, self.revision = Tree(self.key.path), 0 if self.key.path == "" else None
-            delivered = Stored(self.delivery.sequence, "in", self.key, self.delivery.body, self.delivery.time)
-            fresh = await fold(self.broker, self.tree, delivered) is None
-        if not fresh:
-            loaded = await load(self.broker, self.key, self.delivery.sequence if self.delivery.count == 1 else 0)
-            self.tree, self.recorded, self.unreadable = loaded.tree, loaded.recorded, loaded.unreadable
-            self.revision = loaded.revision if self.key.path == "" else None
-        self.journal = Journal(self.broker, self.key, self.tree, self.delivery.sequence, self.host.nonces)
-        return fresh
-
-    def _check_fit(self, fresh: bool) -> None:
-        """Raises GraphMismatch when what the run recorded does not fit this worker's definition. To be canceled it need not."""
-        passes = fresh or self.tree.cancel or self.tree.travels  # a time travel keeps what fits
-        reason = None if passes else misfit(self.tree, self.places.unit(self.key.path))
-        if reason is not None:
-            raise GraphMismatch(
-                f"workflow {self.workflow.id!r}, version {self.workflow.version!r}, does not fit this run of version {self.tree.version!r}: {reason}"
-            )
-
-    async def _bury(self, unreadable: Sequence[Unreadable]) -> None:
-        for bad in unreadable:
-            where = {"noria-run": bad.actor.run, "noria-path": bad.actor.path, "noria-sequence": str(bad.sequence)}
-            await self.broker.triggers.bury(bad.kind, bad.actor.workflow, bad.body, where, bad.reason)
-        self.unreadable = ()
-
-    def _is_suspect(self, fresh: bool) -> bool:
-        """Whether this would be one more take-over of a run that was taken over before without progress."""
-        return not fresh and self._takes_over and SUSPECT_TAKEOVERS <= self.tree.takeovers + 1 <= POISON_TAKEOVERS and not self.tree.cancel
-
-    @property
-    def _takes_over(self) -> bool:
-        return self.delivery.count > 1 or self.tree.root.status == "active"
-
-    def _swap(self) -> bool:
-        """This process may hold the very delivery that may host: a waiting one must not stand before it."""
-        for n, other in enumerate(self.others):
-            if judge(self.tree, other.sequence) != "wait":
-                self.others[n], self.delivery = self.delivery, other
-                return True
-        return False
-
-    async def _nap(self, seconds: float) -> None:
+    async def nap(self, seconds: float) -> None:
+        """Wait so long, or until there is news."""
         loop = asyncio.get_running_loop()
         if self._woken:
             self._woken = False
@@ -169,6 +80,10 @@ class Activation:
         finally:
             timer.cancel()
         self._woken = False
+
+    def forget_news(self) -> None:
+        """Everything that came until now is about to be read."""
+        self.suspect = self._woken = self._child_rested = False
 
     def wake(self) -> None:
         """News: look at commands and children."""
@@ -186,7 +101,12 @@ class Activation:
 
     # Hosting ----------------------------------------------------------------------------------------------------
 
-    async def _host(self, fresh: bool, mine: bool) -> bool:
+    @property
+    def takes_over(self) -> bool:
+        """Whether somebody else may have hosted by this delivery."""
+        return self.delivery.count > 1 or self.tree.root.status == "active"
+
+    async def serve(self, fresh: bool, mine: bool) -> bool:
         """True when the actor rests and the delivery is acknowledged; False when somebody else wrote."""
         root, first_record, expiry, status = self.tree.root, None, None, "active"
         self.journal.in_seen = max([s for s, path in self.tree.pending if path == self.key.path] + [root.in_seen])
@@ -201,7 +121,7 @@ class Activation:
             elif root.last == 0 and self.key.path == "":
                 self.journal.opening[""] = [Started(root.input, self.tree.resource_id, now())]
             expiry = endings.expiry(self)
-            if not travels and not fresh and self._takes_over:
+            if not travels and not fresh and self.takes_over:
                 self.recovered = True
                 if not mine:
                     await self.journal.take_over()
@@ -312,7 +232,7 @@ class Activation:
     async def _fold(self, entry: Stored) -> None:
         bad = await fold(self.broker, self.tree, entry)
         if bad is not None:
-            await self._bury([bad])
+            await bury(self.broker, [bad])
 
     def _prove(self) -> None:
         """A suspect that got on is none any more: another one's turn."""
@@ -355,27 +275,6 @@ class Activation:
                 self.fail_soon(LimitExceeded(f"run {self.key.run!r} has {self.tree.facts} messages in its log, at most {MAX_LOG_MESSAGES}"))
             if self.key.path == "":
                 self.save_soon()
-
-    async def answer(self, actor: Actor, fact: Answered) -> None:
-        """A loop's answer is packed with the next fact where that is on the same chain; others are stored at once,
-        so that no successor can come to another answer than the children that began by it."""
-        unit = self.places.unit(actor.path)
-        assert isinstance(unit, Workflow)
-        entry = unit.entries[actor.position]
-        if isinstance(entry, LoopEntry) and isinstance(entry.unit, Step) and self._goes_on_here(unit, actor, entry, fact):
-            actor.answers[fact.entry] = fact.value
-            self.journal.opening.setdefault(actor.path, []).append(fact)
-        else:
-            await self.record(actor, [fact])
-
-    @staticmethod
-    def _goes_on_here(unit: Workflow, actor: Actor, entry: LoopEntry, fact: Answered) -> bool:
-        if bool(fact.value) != entry.until or actor.position + 1 == len(unit.entries):
-            return True
-        following = unit.entries[actor.position + 1]
-        return isinstance(following, (MapEntry, SleepEntry)) or (
-            isinstance(following, (ThenEntry, LoopEntry)) and isinstance(following.unit, Step)
-        )
 
     def check_lease(self) -> None:
         """Before each step: one who was stopped or blocked beyond the lease is no host until he has read again."""

@@ -11,6 +11,7 @@ from typing import Any
 from noria.actor import resting
 from noria.actor.above import Above
 from noria.actor.activation import Activation
+from noria.actor.attending import attend
 from noria.actor.peers import Peers
 from noria.actor.trial import Trial
 from noria.clock import monotonic, now
@@ -124,7 +125,7 @@ class Host:
     async def _serve(self, activation: Activation) -> None:
         """An activation's life, then that of the next delivery which waited behind it."""
         try:
-            await activation.attend()
+            await attend(activation)
         except asyncio.CancelledError:
             raise
         except (GraphMismatch, NewerFormat) as error:

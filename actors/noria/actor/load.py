@@ -170,3 +170,10 @@ def _unreadable(kind: str, actor: ActorKey, sequence: int, body: bytes, error: E
     reason = str(error) if isinstance(error, NoriaError) else f"not a {kind}: {error!r}"
     log.error("%s %d of run %s/%s at %r is unreadable: %s", kind, sequence, *actor, reason)
     return Unreadable(kind, actor, sequence, body, reason)
+
+
+async def bury(broker: Broker, unreadable: Sequence[Unreadable]) -> None:
+    """What cannot be read goes to the dead stream, with the reason."""
+    for bad in unreadable:
+        where = {"noria-run": bad.actor.run, "noria-path": bad.actor.path, "noria-sequence": str(bad.sequence)}
+        await broker.triggers.bury(bad.kind, bad.actor.workflow, bad.body, where, bad.reason)

@@ -25,8 +25,9 @@ from noria.machine.state import Step as StepRecord
 from noria.machine.tasks import Ask, Hold, RunMapping, RunSleep, RunStep
 from noria.ports import Refused
 from noria.retry import Retry
+from noria.workflow.builder import Workflow
 from noria.workflow.context import AbortSignal, BailSignal, SuspendSignal
-from noria.workflow.entries import BranchEntry, ForeachEntry, LoopEntry
+from noria.workflow.entries import BranchEntry, ForeachEntry, LoopEntry, MapEntry, SleepEntry, ThenEntry
 from noria.workflow.functions import UserFunction
 from noria.workflow.mapping import resolve
 from noria.workflow.steps import Step
@@ -315,7 +316,32 @@ async def ask(activation: Activation, actor: Actor, task: Ask) -> None:
         await activation.record(actor, [Finished("failed", now(), error=info)])
     else:
         again = isinstance(entry, LoopEntry) and not isinstance(entry.unit, Step) and value != entry.until
-        await activation.answer(actor, Answered(task.key, value, actor.life(entry.id) + 1 if again else 0))
+        await _keep(activation, actor, Answered(task.key, value, actor.life(entry.id) + 1 if again else 0))
+
+
+async def _keep(activation: Activation, actor: Actor, fact: Answered) -> None:
+    """A loop's answer is packed with the next fact where that is on the same chain; others are stored at once, so that
+    no successor can come to another answer than the children that began by it."""
+    unit = activation.places.unit(actor.path)
+    assert isinstance(unit, Workflow)
+    if _goes_on_here(unit, actor, fact):
+        actor.answers[fact.entry] = fact.value
+        activation.journal.opening.setdefault(actor.path, []).append(fact)
+    else:
+        await activation.record(actor, [fact])
+
+
+def _goes_on_here(unit: Workflow, actor: Actor, fact: Answered) -> bool:
+    """Whether the fact after this answer is the actor's own, not a child's."""
+    entry = unit.entries[actor.position]
+    if not isinstance(entry, LoopEntry) or not isinstance(entry.unit, Step):
+        return False
+    if bool(fact.value) != entry.until or actor.position + 1 == len(unit.entries):
+        return True
+    following = unit.entries[actor.position + 1]
+    return isinstance(following, (MapEntry, SleepEntry)) or (
+        isinstance(following, (ThenEntry, LoopEntry)) and isinstance(following.unit, Step)
+    )
 
 
 async def _answer(
