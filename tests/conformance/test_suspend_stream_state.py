@@ -271,3 +271,35 @@ async def test_runs_side_by_side_share_nothing(noria: Noria) -> None:
         await asyncio.gather(*(run.start(n) for n, run in enumerate(runs)))
         results = await asyncio.gather(*(run.resume(True) for run in runs))
     assert [r.result for r in results] == [[{f"n{n}": n}, {f"c{n}": n}] for n in range(10)]
+
+
+class Keyed(BaseModel):
+    count: int
+    name: str
+    tags: list[int] = []
+
+
+@pytest.mark.parametrize("declared", ["workflow", "step", "nested"])
+@pytest.mark.parametrize("elsewhere", [False, True])
+async def test_what_is_set_is_validated_key_by_key(noria: Noria, declared: str, elsewhere: bool) -> None:
+    """Required keys may come one after the other; one that does not fit fails the step that sets it."""
+    sets: list[dict[str, Any]] = [{"count": 1}, {"tags": [1]}, {"name": "x", "other": 1}]
+
+    async def work(n: int, ctx: Context) -> int:
+        ctx.set_state(sets[n])
+        return n + 1
+
+    def flow(id: str, steps: int) -> Workflow:
+        flow = Workflow(id, state=Keyed if declared != "step" else None)
+        for n in range(steps):
+            flow = flow.then(step(work, id=f"set-{n}", state=Keyed if declared == "step" else None))
+        return (Workflow(f"{id}-outer").then(flow) if declared == "nested" else flow).commit()
+
+    good, bad = flow("good", 3), flow("bad", 2)
+    async with noria.worker(good, bad, steps=not elsewhere, lease=5), noria.worker(good, bad, runs=False):
+        result = await noria.run(good, 0, timeout=10)
+        assert result.status == "success" and result.state == {"count": 1, "tags": [1], "name": "x", "other": 1}
+        sets[1] = {"tags": [1, "two"]}
+        result = await noria.run(bad, 0, timeout=10)
+    assert result.status == "failed" and result.state == {"count": 1} and result.error is not None
+    assert result.error.type == "InvalidInput" and "Invalid state: " in result.error.message and "- tags.1: " in result.error.message

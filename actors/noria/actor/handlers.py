@@ -14,7 +14,7 @@ from noria.contract.values import as_dict, plain
 from noria.errors import InvalidInput, NoriaError, StepTimeout
 from noria.machine.state import Actor, live, segment, split
 from noria.machine.view import USAGE, result, results
-from noria.workflow.context import Context
+from noria.workflow.context import Context, Heard
 from noria.workflow.functions import UserFunction
 from noria.workflow.steps import Step
 
@@ -87,6 +87,14 @@ class LiveContext(Context):
             return self._step.parse_state(values)
         return self._activation.places.workflow_of(self._actor).parse_state(values)
 
+    def _check_state(self, changes: dict[str, Any]) -> None:
+        if not self._activation.workflow.validate:
+            return
+        if self._step is not None and self._step.state:
+            self._step.check_state({**self.values(), **changes}, changes)
+        else:
+            self._activation.places.workflow_of(self._actor).check_state({**self.values(), **changes}, changes)
+
     def step_result(self, step: Any, default: Any = None) -> Any:
         wanted = step if isinstance(step, str) else step.id
         scope = self._activation.places.scope(self._activation.tree, self._actor)
@@ -147,8 +155,9 @@ class LiveContext(Context):
 
 async def call(activation: Activation, function: UserFunction, value: Any, context: LiveContext) -> Any:
     """A condition or mapping function. Sync ones run in the loop: they are expressions, not work."""
-    result = function.call(value, context)
-    return await result if inspect.isawaitable(result) else result
+    with Heard(context):
+        result = function.call(value, context)
+        return await result if inspect.isawaitable(result) else result
 
 
 async def call_step(activation: Activation, step: Step, value: Any, context: LiveContext) -> Any:
@@ -168,7 +177,8 @@ async def call_step(activation: Activation, step: Step, value: Any, context: Liv
 
 
 async def _call_step(activation: Activation, step: Step, value: Any, context: LiveContext) -> Any:
-    if step.fn.is_async:
-        return await step.fn.call(value, context)
-    result = await activation.in_thread(step.fn.call, value, context)
-    return await result if inspect.isawaitable(result) else result
+    with Heard(context):
+        if step.fn.is_async:
+            return await step.fn.call(value, context)
+        result = await activation.in_thread(step.fn.call, value, context)
+        return await result if inspect.isawaitable(result) else result

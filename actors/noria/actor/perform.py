@@ -26,7 +26,7 @@ from noria.machine.tasks import Ask, Hold, RunMapping, RunSleep, RunStep
 from noria.ports import Refused
 from noria.retry import Retry
 from noria.workflow.builder import Workflow
-from noria.workflow.context import AbortSignal, BailSignal, SuspendSignal
+from noria.workflow.context import AbortSignal, BailSignal, Heard, SuspendSignal
 from noria.workflow.entries import BranchEntry, ForeachEntry, LoopEntry, MapEntry, SleepEntry, ThenEntry
 from noria.workflow.functions import UserFunction
 from noria.workflow.mapping import resolve
@@ -227,7 +227,8 @@ async def run_mapping(activation: Activation, actor: Actor, task: RunMapping) ->
     context = LiveContext(activation, actor, entry=entry.id, value=actor.prev, may_bail=True)
     try:
         if isinstance(entry.mapping, dict):
-            output = {key: await _resolve(source, actor.prev, context) for key, source in entry.mapping.items()}
+            with Heard(context):
+                output = {key: await _resolve(source, actor.prev, context) for key, source in entry.mapping.items()}
         else:
             output = await call(activation, entry.mapping, plain(actor.prev), context)
         fact = StepEnded(entry.id, "success", started_at, now(), plain(output), writes=context.writes(), counts=False)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from typing import TYPE_CHECKING, Any
 
 from noria.actor import parcels
-from noria.actor.handlers import LiveContext
+from noria.actor.handlers import LiveContext, call
 from noria.actor.load import RECORD_FORMAT, load
 from noria.actor.retention import expires_at
 from noria.clock import now
@@ -20,6 +19,7 @@ from noria.machine.fold import fold_message
 from noria.machine.state import ENDED, Tree
 from noria.machine.view import status, summary, view
 from noria.ports import Refused
+from noria.workflow.context import AbortSignal
 
 if TYPE_CHECKING:
     from noria.actor.activation import Activation
@@ -90,10 +90,8 @@ async def call_back(activation: Activation, facts: list[Fact]) -> None:
     for callback in (workflow.on_finish, workflow.on_error if state in ("failed", "tripwire") else None):
         if callback is not None:
             try:
-                answer: Any = callback.call(result, context)
-                if inspect.isawaitable(answer):
-                    await answer
-            except Exception:
+                await call(activation, callback, result, context)
+            except (Exception, AbortSignal):
                 log.exception("a callback of workflow %r raised; run %s goes on", workflow.id, activation.key.run)
 
 

@@ -61,6 +61,11 @@ class CallContext(Context):
         values = {**self._call.state, **self._patch}
         return self._step.parse_state(values) if self._step.state_type is not None else self._workflow.parse_state(values)
 
+    def _check_state(self, changes: dict[str, Any]) -> None:
+        if self._workflow.validate:
+            declares = self._step if self._step.state else self._workflow
+            declares.check_state({**self._call.state, **self._patch, **changes}, changes)
+
     def step_result(self, step: Any, default: Any = None) -> Any:
         if self._call.results is None:
             raise NoriaError("step_result(): the results before were not sent along: too large, or not known to the caller")

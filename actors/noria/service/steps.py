@@ -24,7 +24,7 @@ from noria.limits import THREADS
 from noria.ports import Answer, Endpoint, RunKey
 from noria.service.context import CallContext
 from noria.workflow.builder import Workflow
-from noria.workflow.context import AbortSignal, BailSignal, SuspendSignal
+from noria.workflow.context import AbortSignal, BailSignal, Heard, SuspendSignal
 from noria.workflow.steps import Step
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class StepService:
         run = RunKey(context.workflow_id, call.run_id)
         watched = nullcontext() if observer is None else observer.serves(step.id, run, call.traceparent)
         try:
-            with watched:
+            with watched, Heard(context):
                 async with deadline:
                     if step.fn.is_async:
                         return await step.fn.call(context.input, context)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, cast
 
@@ -179,6 +179,10 @@ class Workflow:
     def parse_state(self, data: Any) -> Any:
         """The state as its declared type. Raises InvalidInput."""
         return self.state.parse(f"Invalid state: workflow {self.id!r}", data)
+
+    def check_state(self, values: dict[str, Any], changed: Collection[str]) -> None:
+        """Raises InvalidInput when `changed` keys of the state are not as declared."""
+        self.state.check_changes(f"Invalid state: workflow {self.id!r}", values, changed)
 
     def parse_context(self, data: Any) -> Any:
         """Plain validated request context. Raises InvalidInput."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import MutableMapping
-from typing import Any, NoReturn
+from types import TracebackType
+from typing import Any, NoReturn, TypeVar
 
 from noria.contract.values import plain
 from noria.errors import InvalidInput
@@ -27,6 +28,10 @@ class BailSignal(BaseException):
 
 class AbortSignal(BaseException):
     """Raised by `ctx.abort`."""
+
+
+Signal = TypeVar("Signal", SuspendSignal, BailSignal, AbortSignal)
+PASSING = (Exception, asyncio.CancelledError, KeyboardInterrupt, GeneratorExit, SuspendSignal, BailSignal, AbortSignal)
 
 
 class Context:
@@ -54,6 +59,7 @@ class Context:
 
     def __init__(self) -> None:
         self._patch: dict[str, Any] = {}
+        self._signal: SuspendSignal | BailSignal | AbortSignal | None = None  # the first one raised
 
     @property
     def init_data(self) -> Any:
@@ -91,23 +97,25 @@ class Context:
 
     def set_state(self, changes: dict[str, Any] | None = None, /, **more: Any) -> None:
         """Merge top-level keys into the run's state. Seen by this call at once, by everybody else when it succeeded;
-        kept when it suspends, dropped when it fails."""
-        self._patch.update(plain({**dict(changes or {}), **more}))
+        kept when it suspends, dropped when it fails. Raises InvalidInput for what is not as the state is declared."""
+        given = plain({**dict(changes or {}), **more})
+        self._check_state(given)
+        self._patch.update(given)
 
     def suspend(self, payload: Any = None, *, label: str | list[str] | None = None, output: Any = None) -> NoReturn:
         """Wait for a resume. Never returns."""
         labels = [label] if isinstance(label, str) else list(label or [])
         if len(labels) > MAX_LABELS:
             raise InvalidInput(f"a suspension has at most {MAX_LABELS} labels, not {len(labels)}")
-        raise SuspendSignal(plain(payload), labels, plain(output))
+        raise self._first(SuspendSignal(plain(payload), labels, plain(output)))
 
     def bail(self, result: Any = None) -> NoReturn:
         """End the innermost workflow successfully with `result`. Never returns."""
-        raise BailSignal(plain(result))
+        raise self._first(BailSignal(plain(result)))
 
     def abort(self) -> NoReturn:
         """Cancel the whole run. Never returns."""
-        raise AbortSignal
+        raise self._first(AbortSignal())
 
     async def write(self, data: Any) -> None:
         """Emit a `workflow-step-output` event. A chunk `{"type": "finish", "usage": {"input_tokens": …, "output_tokens": …,
@@ -117,3 +125,29 @@ class Context:
     async def emit(self, type: str, data: Any = None) -> None:
         """Emit an event of a type of your own. Raises InvalidInput for one that begins with "workflow-"."""
         raise NotImplementedError
+
+    def _first(self, signal: Signal) -> Signal:
+        self._signal = self._signal or signal
+        return signal
+
+    def _check_state(self, changes: dict[str, Any]) -> None:
+        """Raises InvalidInput for changes to the state that do not fit."""
+
+
+class Heard:
+    """Around a call of a user function: what it asked of its context counts, whatever became of the signal on its way out (a
+    task group wraps it, a bare `except` swallows it). What is raised and is no Exception must not end the worker."""
+
+    __slots__ = ("context",)
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        signal = self.context._signal  # pyright: ignore[reportPrivateUsage]
+        if signal is not None and error is not signal and not isinstance(error, asyncio.CancelledError):
+            raise signal
+        if error is not None and not isinstance(error, PASSING):
+            raise RuntimeError(f"{type(error).__name__}({error}) was raised, which is no Exception") from error

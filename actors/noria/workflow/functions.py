@@ -60,7 +60,10 @@ class UserFunction:
                 places.append(given)
             else:
                 named[keyword] = given
-        return self.fn(*places, **named)
+        try:
+            return self.fn(*places, **named)
+        except StopIteration as error:  # no future can hold it
+            raise RuntimeError(f"{self.name!r} raised StopIteration") from error
 
 
 def _role(parameter: inspect.Parameter, hint: Any, order: str, for_step: bool) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import timedelta
 from typing import Any, overload
 
@@ -95,6 +95,10 @@ class Step:
             return None if value is None else self.suspend.parse("", value)
         except InvalidInput:
             return value
+
+    def check_state(self, values: dict[str, Any], changed: Collection[str]) -> None:
+        """Raises InvalidInput when `changed` keys of the state are not as this step declares it."""
+        self.state.check_changes(f"Invalid state: step {self.id!r}", values, changed)
 
     def check_context(self, value: dict[str, Any]) -> None:
         """Raises InvalidInput when the request context is not as this step declares it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -37,6 +38,14 @@ class Declared:
                 return self.adapter.validate_json(dumps(value))
             except ValidationError:
                 raise invalid(what, error) from error
+
+    def check_changes(self, what: str, values: dict[str, Any], changed: Collection[str]) -> None:
+        """Raises InvalidInput where one of the `changed` keys is why `values` do not fit; missing ones may still come."""
+        try:
+            self.parse(what, values)
+        except InvalidInput as error:
+            if any(not problem["loc"] or problem["loc"][0] in changed for problem in error.errors()):
+                raise
 
     def schema(self) -> dict[str, Any]:
         """JSON Schema; `{}` where everything is accepted or the type has no JSON Schema."""
