@@ -144,7 +144,9 @@ async def _try(activation: Activation, actor: Actor, task: RunStep, fact: _Attem
                 log.error("step %r of run %s stays suspended: %s", step.id, activation.key.run, error)
                 return fact.still_suspended(waiting)
         context.input = value
-        started = {"input": kept, "attempt": context.attempt, "status": "running"}
+        started: dict[str, Any] = {"attempt": context.attempt, "status": "running"}
+        if fact.has_input or task.input is not actor.prev:  # else readers know it
+            started["input"] = kept
         if task.resume is not None:
             started["resume_payload"] = fact.resume_payload
         activation.journal.live("workflow-step-start", actor, step.id, started)
@@ -223,7 +225,7 @@ async def hold(activation: Activation, actor: Actor, task: Hold) -> None:
 async def run_mapping(activation: Activation, actor: Actor, task: RunMapping) -> None:
     """Evaluate a mapping: sources one by one, or the function."""
     entry, started_at = task.entry, now()
-    activation.journal.live("workflow-step-start", actor, entry.id, {"input": actor.prev, "attempt": 0, "status": "running"})
+    activation.journal.live("workflow-step-start", actor, entry.id, {"attempt": 0, "status": "running"})
     context = LiveContext(activation, actor, entry=entry.id, value=actor.prev, may_bail=True)
     try:
         if isinstance(entry.mapping, dict):
@@ -276,7 +278,7 @@ async def run_sleep(activation: Activation, actor: Actor, task: RunSleep) -> Non
         if until - started_at > LINGER_SECONDS:
             await set_timer(activation, actor, entry.id, until)
             return await activation.record(actor, [StepWaiting(entry.id, started_at, until)])
-        waiting = {"input": actor.prev, "status": "waiting", "until": iso(until)}
+        waiting = {"status": "waiting", "until": iso(until)}
         activation.journal.live("workflow-step-waiting", actor, entry.id, waiting)
         await asyncio.sleep(max(0.0, until - now()))
     else:

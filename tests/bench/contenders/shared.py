@@ -65,41 +65,43 @@ def memory_mb(pid: int) -> float:
 def mark(path: Path, i: int) -> None:
     """A line that survives the writer's death."""
     handle = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
-    os.write(handle, f"{i} {time.time()}\n".encode())
+    os.write(handle, f"{i} {time.time()} {os.getpid()}\n".encode())
     os.close(handle)
 
 
-def marks(path: Path) -> list[tuple[int, float]]:
-    lines = path.read_text().split("\n") if path.exists() else []
-    return [(int(line.split()[0]), float(line.split()[1])) for line in lines if line]
+def marks(path: Path) -> list[tuple[int, float, int]]:
+    """(number, time, process) of each."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [(int(number), float(at), int(pid)) for number, at, pid in map(str.split, lines)]
 
 
 def crash(spawn: Callable[[], subprocess.Popen[bytes]], begin: Callable[[], None] | None = None, *, heir: bool = False) -> dict[str, float]:
     """W6: kill the worker in the midst of the run, start it again at once (`heir`: another one is there already), and
     measure from the kill to the run's end."""
-    worker = spawn()
+    workers = [spawn(), *([spawn()] if heir else [])]
+    if heir:
+        time.sleep(3)  # both are up, and know each other
     if begin is not None:
         begin()
     _until(lambda: len(marks(STEPS_LOG)) >= KILL_AT6)
-    other = spawn() if heir else None
-    if heir:
-        time.sleep(1.5)  # it is up and known
-    before = len(marks(STEPS_LOG))
-    worker.kill()
-    worker.wait()
-    killed = time.time()
-    other = other or spawn()
+    busy = next((w for w in workers if w.pid == marks(STEPS_LOG)[-1][2]), workers[0])
+    busy.kill()
+    busy.wait()
+    before, killed = len(marks(STEPS_LOG)), time.time()
+    if not heir:
+        workers.append(spawn())
     try:
         _until(lambda: bool(marks(DONE_LOG)))
         steps = marks(STEPS_LOG)
         return {
             "seconds": marks(DONE_LOG)[0][1] - killed,
-            "first_step_s": min((at for _, at in steps[before:]), default=killed) - killed,
-            "twice": len(steps) - len({i for i, _ in steps}),
+            "first_step_s": min((at for _, at, _ in steps[before:]), default=killed) - killed,
+            "twice": len(steps) - len({i for i, _, _ in steps}),
         }  # fmt: skip
     finally:
-        other.kill()
-        other.wait()
+        for worker in workers:
+            worker.kill()
+            worker.wait()
 
 
 def _until(condition: Callable[[], bool]) -> None:
