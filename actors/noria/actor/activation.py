@@ -286,6 +286,11 @@ class Activation:
         if self.tree.root.status not in RESTING:
             self.host.background(self._save_quietly())
 
+    def save_again(self) -> None:
+        """A record of a run that is active for long: its facts age out."""
+        if self.key.path == "" and self._main is not None and not self._main.done():
+            self.save_soon()
+
     async def _save_quietly(self) -> None:
         try:
             await resting.save(self, active=True)

@@ -17,7 +17,7 @@ from noria.actor.trial import Trial
 from noria.clock import monotonic, now
 from noria.errors import BrokerUnavailable, GraphMismatch, NewerFormat, NoriaError
 from noria.ids import Nonces
-from noria.limits import MAX_IN_HAND, STEP_BACK_SECONDS, THREADS
+from noria.limits import MAX_IN_HAND, RECORD_EVERY_SECONDS, STEP_BACK_SECONDS, THREADS
 from noria.machine.state import above
 from noria.observing import Observer
 from noria.ports import ActorKey, Broker, Delivery, Receiver, RunKey
@@ -206,6 +206,7 @@ class Host:
     # Leases -----------------------------------------------------------------------------------------------------
 
     async def _renew(self) -> None:
+        recorded = self._renewed
         while True:
             await asyncio.sleep(self.lease / 3)
             if self.overslept():
@@ -215,6 +216,10 @@ class Host:
             for activation in self._activations.values():
                 for delivery in (activation.delivery, *activation.others):
                     delivery.renew()
+            if self._renewed - recorded > RECORD_EVERY_SECONDS:
+                recorded = self._renewed
+                for activation in self._activations.values():
+                    activation.save_again()
 
     def overslept(self) -> bool:
         """Whether the last renewal is older than the lease: somebody else may host by now."""

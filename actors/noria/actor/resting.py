@@ -29,13 +29,14 @@ SILENT = ("waiting", "paused", "running", "pending")
 
 
 async def save(activation: Activation, active: bool = False) -> None:
-    """Put the record. A record follows its fact: one that is refused gives way to what is newer."""
+    """Put the record. A record follows its fact: one that is refused gives way to what is newer; of an active run it is
+    left to the next time."""
     async with activation._saving:  # pyright: ignore[reportPrivateUsage]
         await _save(activation, active)
 
 
 async def _save(activation: Activation, active: bool) -> None:
-    tree, run, revision = activation.tree, activation.key.tree, activation.revision
+    tree, run, revision, last = activation.tree, activation.key.tree, activation.revision, activation.tree.root.last
     if revision is None or (active and tree.root.status in ENDED):
         return
     tree.expires_at = expires_at(tree, activation.workflow)
@@ -46,7 +47,10 @@ async def _save(activation: Activation, active: bool) -> None:
         activation.revision = await activation.broker.records.put(run, body, revision, line, ttl)
     except Refused:
         stored = await load(activation.broker, activation.key)
-        if not active and not stored.deleted and stored.tree.root.last <= tree.root.last:
+        if stored.deleted or stored.tree.root.last > last:
+            return
+        activation.revision = stored.revision
+        if not active:
             activation.revision = await activation.broker.records.put(run, body, stored.revision, line, ttl)
 
 
