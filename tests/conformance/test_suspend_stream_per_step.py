@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from noria import Noria, Run, RunResult, Workflow
+from noria import Noria, Run, RunNotSuspended, RunResult, Workflow
 from tests.conformance.chains import looping, nesting, prompting
-from tests.conformance.doubles import drained, gives, outputs, types
+from tests.conformance.doubles import drained, gives, outputs, types, waits
 from tests.conformance.test_suspend_stream_time_travel import picking
 
 
@@ -123,3 +123,16 @@ async def test_through_loops_and_items(noria: Noria, calls: Counter[str]) -> Non
     async with stepping(noria, again, 0) as (run, _):
         pauses, result = await to_the_end(run)
         assert (result.result, pauses, result.steps["once"].iterations) == (3, 2, 3)
+
+
+async def test_data_for_a_paused_run_goes_to_what_waits_for_it_or_is_refused(noria: Noria, calls: Counter[str]) -> None:
+    flow = Workflow("asks").parallel(waits("a", lambda _, data: data, calls), waits("b", lambda _, data: data, calls)).commit()
+    async with noria.worker(flow, lease=5):
+        run = noria.create_run(flow)
+        assert (await run.start(1, per_step=True, timeout=20)).status == "suspended"
+        assert (await run.resume("of a", step="a", per_step=True)).status == "paused" and calls == {"a": 2}
+        with pytest.raises(RunNotSuspended, match=r"it is paused; resume\(\) without data goes on"):
+            await run.resume("lost")
+        assert calls == {"a": 2} and (await run.resume(per_step=True)).status == "suspended"
+        result = await run.resume("of b")
+        assert result.result == {"a": "of a", "b": "of b"} and calls == {"a": 2, "b": 2}

@@ -179,3 +179,19 @@ async def test_a_start_that_is_refused_runs_nothing(noria: Noria, calls: Counter
             await run.start({}, request_context={"limit": "none"})
         assert await run.get() is None
     assert calls == {"step1": 1}
+
+
+async def test_records_are_in_the_order_of_the_first_execution(noria: Noria) -> None:
+    """Not of the ends, which is what the log has."""
+
+    @step
+    async def slow(x: Any) -> Any:
+        await asyncio.sleep(0.1)
+        return x
+
+    blocks = Workflow("ordered").parallel(slow, gives("quick", 1)).parallel(Workflow("nested").then(slow), gives("a", 1))
+    flow = blocks.then(gives("last", 1)).commit()
+    async with noria.worker(flow, lease=5):
+        record = await noria.runs.get((result := await noria.run(flow, 1, timeout=20)).run_id)
+    assert list(result.steps) == ["slow", "quick", "nested", "a", "last"] and record is not None
+    assert list(record.steps) == ["slow", "quick", "nested", "nested.slow", "a", "last"]

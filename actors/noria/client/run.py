@@ -197,7 +197,7 @@ class Run:
     def _resumer(
         self, data: Any, step: Any, label: str | None, index: int | None, context: dict[str, Any] | None, per_step: bool
     ) -> Callable[[], Awaitable[int]]:
-        wanted = Wanted(None if step is None else step_path(step), label, index)
+        wanted = Wanted(None if step is None else step_path(step), label, index, data is not None)
         return Resuming(self._noria, self._key, self._workflow, wanted, data, context, per_step).begin
 
     async def cancel(self, *, timeout: float | None = 30.0) -> None:

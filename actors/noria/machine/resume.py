@@ -16,11 +16,12 @@ Place: TypeAlias = tuple[str, str]  # path of the actor that holds a suspended s
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """How a caller names what he resumes; all None: the one step that is suspended."""
+    """How a caller names what he resumes; all None: the one step that is suspended. `data`: whether he hands something over."""
 
     step: tuple[str, ...] | None = None
     label: str | None = None
     index: int | None = None
+    data: bool = False
 
     @property
     def anything(self) -> bool:
@@ -44,7 +45,8 @@ def targets(tree: Tree, wanted: Wanted) -> list[Target]:
         return []
     found = [s for _, s in suspensions(tree)]
     if not found:
-        raise RunNotSuspended(f"This workflow run was not suspended: it is {status(tree)}")
+        hint = "; resume() without data goes on with the next entry" if tree.root.status == "paused" else ""
+        raise RunNotSuspended(f"This workflow run was not suspended: it is {status(tree)}{hint}")
     names = sorted({".".join(s["path"]) for s in found})
     hits = [s for s in found if wanted.step is None or _is_under(wanted.step, s["path"])]
     if not hits:

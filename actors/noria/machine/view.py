@@ -125,7 +125,7 @@ def _mismatch(reason: str) -> dict[str, Any]:
 def _steps(tree: Tree, actor: Actor, prefix: str, nested: bool, over: bool) -> dict[str, Any]:
     """Records by step id, in order of first execution; with `nested` those of nested workflows too, dotted."""
     out: dict[str, Any] = {}
-    for unit in actor.order:
+    for unit in _by_start(tree, actor):
         members = [tree.actors[p] for p in actor.children.get(unit, ()) if p in tree.actors]
         if unit in actor.steps:
             record = _record(actor, unit)
@@ -146,6 +146,22 @@ def _steps(tree: Tree, actor: Actor, prefix: str, nested: bool, over: bool) -> d
             ended = over or members[-1].status in ENDED  # by a bail, say, while another step was suspended
             out.update(_steps(tree, members[-1], f"{prefix}{unit}.", True, ended))
     return out
+
+
+def _by_start(tree: Tree, actor: Actor) -> list[str]:
+    """Unit ids by first execution: of members that ran side by side the log tells in the order of their ends."""
+    order: list[str] = []
+    first: list[tuple[float, int]] = []  # (start, place among its siblings) of each
+    for unit in actor.order:
+        paths = actor.children.get(unit)
+        child = tree.actors.get(paths[-1]) if paths and unit not in actor.steps else None
+        began = (0.0, -1) if child is None else (_began(tree, child) or 0.0, child.member)
+        at = len(order)
+        while at and first[at - 1][0] >= began[0] and first[at - 1][1] > began[1] >= 0:
+            at -= 1
+        order.insert(at, unit)
+        first.insert(at, began)
+    return order
 
 
 def _record(actor: Actor, unit: str) -> dict[str, Any]:
