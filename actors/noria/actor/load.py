@@ -48,11 +48,24 @@ class Loaded(NamedTuple):
 
 
 async def load(broker: Broker, key: ActorKey, newcomer: int = 0) -> Loaded:
-    """The tree at and below `key`. Facts are read before commands: so no fact names a command that was not read. Raises
-    NewerFormat when a newer Noria wrote some of it.
+    """The tree at and below `key`. Raises NewerFormat when a newer Noria wrote some of it.
 
+    Facts are read before commands, so that none names a command that was not read; where replicas lag it is read again.
     `newcomer`: a command that is delivered for the first time, so that nobody can have hosted the actor by it yet.
     """
+    end = monotonic() + PATIENCE_SECONDS
+    while True:
+        loaded, command = await _load(broker, key, newcomer)
+        root = loaded.tree.root
+        if root.in_seen <= command or await broker.log.confirm(key, root.last, command):  # what was consumed may have aged out
+            return loaded
+        if monotonic() > end:
+            raise _lags(key)
+        await asyncio.sleep(LAG_SECONDS)
+
+
+async def _load(broker: Broker, key: ActorKey, newcomer: int) -> tuple[Loaded, int]:
+    """What was read at once, and the actor's last command in it."""
     tree, revision, deleted, unreadable = Tree(key.path), 0, False, list[Unreadable]()
     stored = await broker.records.get(key.tree)  # of the run: it holds what aged out of a child's chain too
     if stored is not None:
@@ -66,7 +79,7 @@ async def load(broker: Broker, key: ActorKey, newcomer: int = 0) -> Loaded:
             raise
         except (NoriaError, *BAD_DATA) as error:
             unreadable.append(_unreadable("record", key, revision, stored.body, error))
-    recorded, entries = tree.root.last, None
+    recorded, command, entries = tree.root.last, tree.newest_command, None
     if stored is not None and key.path == "" and tree.root.status in RESTING:
         entries = await _commands_since(broker, key, tree, newcomer)
     if entries is None:
@@ -77,7 +90,8 @@ async def load(broker: Broker, key: ActorKey, newcomer: int = 0) -> Loaded:
         bad = await fold(broker, tree, entry)
         if bad is not None:
             unreadable.append(bad)
-    return Loaded(tree, revision, recorded, deleted, unreadable)
+    command = max([e.sequence for e in entries if e.kind == "in" and e.actor == key], default=command)
+    return Loaded(tree, revision, recorded, deleted, unreadable), command
 
 
 async def is_newest(broker: Broker, key: ActorKey, tree: Tree) -> bool:
@@ -94,8 +108,12 @@ async def load_newest(broker: Broker, key: ActorKey) -> Loaded:
         if loaded.deleted or await is_newest(broker, key, loaded.tree):
             return loaded
         if monotonic() > end:
-            raise BrokerUnavailable(f"what the replicas know of run {key.run!r} lags behind their leader")
+            raise _lags(key)
         await asyncio.sleep(LAG_SECONDS)
+
+
+def _lags(key: ActorKey) -> BrokerUnavailable:
+    return BrokerUnavailable(f"what the replicas know of run {key.run!r} lags behind their leader")
 
 
 def _recorded(body: bytes) -> Tree | None:
