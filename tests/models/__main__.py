@@ -1,8 +1,10 @@
 """The full explorations, minutes each: `python -m tests.models`."""
 
-from tests.models import actor, inplace, tree
+from tests.models import actor, inplace, record, stale, tree
 
 if __name__ == "__main__":
     print("parent and child:", tree.Model().explore())
+    print("replicas that lag:", stale.Model().explore())
+    print("record and ageing log:", record.Model(crashes=2).explore())
     print("children in place:", inplace.Model().explore())
     print("one actor:", actor.Model().explore())

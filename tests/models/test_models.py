@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.models import actor, inplace, tree
+from tests.models import actor, inplace, record, stale, tree
 
 CANCELED, RIVALS = ("start", "resume", "cancel"), ("start", "resume", "resume")
 
@@ -41,3 +41,26 @@ def test_children_in_place_are_taken_over() -> None:
 def test_each_rule_for_children_in_place_is_needed(mutation: str) -> None:
     with pytest.raises(AssertionError):
         inplace.Model(mutation, crashes=1, expiries=1).explore()
+
+
+@pytest.mark.parametrize(("crashes", "expiries"), [(1, 0), (0, 1)])
+def test_a_record_and_an_ageing_log_are_the_run(crashes: int, expiries: int) -> None:
+    assert record.Model(crashes=crashes, expiries=expiries, starts=1).explore().states > 1_000
+
+
+@pytest.mark.parametrize("mutation", record.MUTATIONS)
+def test_each_rule_for_the_record_is_needed(mutation: str) -> None:
+    with pytest.raises(AssertionError):
+        record.Model(mutation).explore()
+
+
+@pytest.mark.parametrize("clients", [CANCELED, RIVALS])
+def test_replicas_may_lag(clients: tuple[str, ...]) -> None:
+    assert stale.Model(crashes=1, expiries=0, rescues=0, clients=clients).explore().states > 1_000
+
+
+@pytest.mark.parametrize("mutation", stale.MUTATIONS)
+def test_each_rule_for_lagging_replicas_is_needed(mutation: str) -> None:
+    clients = RIVALS if mutation == "no-command-cas" else CANCELED
+    with pytest.raises(AssertionError):
+        stale.Model(mutation, crashes=1, expiries=0, rescues=0, clients=clients).explore()
