@@ -58,6 +58,7 @@ HANDLER_DEATHS: Final = 5  # handlers in a row that may die of one call
 HANDLER_PATIENCE_SECONDS: Final = 10.0  # how long a missing handler is awaited in place
 NO_HANDLER_PAUSES: Final = (5.0, 300.0)  # the shortest and longest rest of a run whose step nobody serves
 PARKED_CANCEL_SECONDS: Final = 1.0  # how long cancel() waits for the last fact of a run that is canceled already
+CATALOGUE_SECONDS: Final = 5.0  # how long data passes by what was read of a workflow that is known by its id only
 READ_AHEAD: Final = 256  # runs read at once for a list
 BULK_AT_ONCE: Final = 32  # runs that one command of an operator works on at once
 LIST_PAGE: Final = 1000  # runs that the command line asks for at once

@@ -87,6 +87,7 @@ def describe(workflow: Workflow) -> dict[str, Any]:
         "graph": workflow.graph,
         "steps": sorted(name for name, unit in workflow.units.items() if isinstance(unit, Step)),
         "input": workflow.input_schema(),
+        "checks_input": workflow.validate,
         "output": workflow.output_schema(),
         "resume": resume_schemas(workflow),
         "retention_seconds": workflow.retention_seconds,

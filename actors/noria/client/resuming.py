@@ -3,7 +3,7 @@ between."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from noria import ids
@@ -58,7 +58,7 @@ class Resuming:
             return joined
         self._check_context(tree)
         while True:
-            value = self._checked(t.place for t in mine)
+            value = await self._checked(tree, [t.place for t in mine])
             try:
                 return await self._send(mine, value, last, hosted)
             except Refused:  # somebody was faster, or the commands before aged out
@@ -100,16 +100,19 @@ class Resuming:
         for entry in reversed(await self._broker.commands.read(self._key, stretch(tree) - 1)):
             rival = await self._command_in(entry)
             if isinstance(rival, commands.Resume) and rival.targets and addresses(tree, self._wanted, rival.targets):
-                return entry.sequence if rival.data == self._checked(rival.targets) else None
+                return entry.sequence if rival.data == await self._checked(tree, rival.targets) else None
         return None
 
     async def _command_in(self, entry: Stored) -> commands.Command:
         return commands.decode(await parcels.unpack(self._broker, self._key.tree, entry.body))
 
-    def _checked(self, places: Iterable[Place]) -> Any:
+    async def _checked(self, tree: Tree, places: Sequence[Place]) -> Any:
         """The data as the resumed steps' types make it, defaults included; as it came where those differ, since each
         step parses it for itself. Raises InvalidInput."""
-        values = [step.parse_resume(self._data)[1] for step in self._steps_at(places)]
+        if self._workflow is None:
+            await self._noria.workflows.catalogued.check_resume(self._key.workflow, tree.version, places, self._data)
+            return self._data
+        values = [step.parse_resume(self._data)[1] for step in self._steps_at(self._workflow, places)]
         return values[0] if len(values) == 1 else self._data
 
     def _check_context(self, tree: Tree) -> None:
@@ -117,11 +120,10 @@ class Resuming:
         if self._context and self._workflow is not None and self._workflow.validate:
             self._workflow.parse_context({**live(tree.context), **self._context})
 
-    def _steps_at(self, places: Iterable[Place]) -> list[Step]:
-        """The steps as this client defines them; none of a workflow that it does not know."""
-        if self._workflow is None:
-            return []
-        found, known = dict[str, Step](), Places(self._workflow, "")
+    @staticmethod
+    def _steps_at(workflow: Workflow, places: Sequence[Place]) -> list[Step]:
+        """The steps as this client defines them."""
+        found, known = dict[str, Step](), Places(workflow, "")
         for path, id in places:
             try:
                 unit = known.unit(path)

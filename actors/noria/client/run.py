@@ -115,6 +115,8 @@ class Run:
                     if state is not None:
                         given = {**given, **plain(workflow.parse_state(given))}
                     carried = workflow.parse_context(carried)
+            else:
+                await self._noria.workflows.catalogued.check_input(self.workflow_id, data)
             version = workflow.version if workflow is not None else "1"
             with self._noria.traced("start", self._key, traceparent) as traced:
                 start = commands.Start(ids.run_id(), now(), data, self.resource_id, given, carried, per_step, version, traced)
@@ -143,7 +145,7 @@ class Run:
     async def _known(self) -> Workflow | None:
         workflow = self._workflow
         if workflow is None:
-            await self._noria.workflows.check_known(self.workflow_id)
+            await self._noria.workflows.catalogued.known(self.workflow_id)
             return None
         if not workflow.entries:
             workflow.commit()  # raises EmptyWorkflow

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from noria.actor.load import glance, load, load_newest, look_closer
 from noria.actor.retention import forget
+from noria.client.catalogued import Catalogued
 from noria.clock import now
 from noria.contract.results import RunPage, RunRecord, RunSummary, run_record, when
 from noria.contract.typed import is_time
 from noria.contract.values import as_dict, loads
-from noria.errors import InvalidInput, NewerFormat, RunNotFound, RunStillActive, WorkflowNotFound, choices
+from noria.errors import InvalidInput, NewerFormat, RunNotFound, RunStillActive, choices
 from noria.limits import READ_AHEAD, SENT_AT_ONCE, TOMBSTONE_SECONDS
 from noria.machine.state import ENDED
 from noria.machine.view import status, summary, view
@@ -148,16 +149,7 @@ class Workflows:
 
     def __init__(self, noria: Noria) -> None:
         self._noria = noria
-        self._known: set[str] = set()  # what was registered once stays registered
-
-    async def check_known(self, id: str) -> None:
-        """Raises WorkflowNotFound for a workflow that no worker ever registered."""
-        if id in self._known:
-            return
-        if await self.get(id) is None:
-            names = [found["id"] for found in await self.list()]
-            raise WorkflowNotFound(f"no workflow {id!r} was ever registered; there are {choices(names)}")
-        self._known.add(id)
+        self.catalogued = Catalogued(self)
 
     async def list(self) -> list[dict[str, Any]]:
         """Every workflow that was ever registered."""

@@ -66,7 +66,7 @@ class Waiting:
             shown = told["view"]
             done = ENDED if ended else ENDED | {"suspended", "paused"}
             if shown is not None:
-                if shown["status"] in done and told["in"] >= after:
+                if shown["status"] in done and told["in"] >= after > 0:  # without a command to wait for there may be a newer one
                     return shown
                 if shown["status"] not in ENDED:
                     return None

@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from noria import errors
+from noria.contract.problems import validation_error
 from noria.contract.results import RunPage, RunRecord, RunResult
 from noria.contract.values import as_dict, as_listing, dumps, loads, plain
 from noria.errors import BrokerUnavailable, InvalidInput, NoriaError
@@ -284,15 +284,5 @@ def error_of(body: bytes, text: str, code: str | None) -> Exception:
         return NoriaError(f"{said['type']}: {said['message']}")
     error = kind(said["message"])
     if said.get("errors"):
-        error.__cause__ = _validation(said["errors"])
+        error.__cause__ = validation_error(said["errors"])
     return error
-
-
-def _validation(problems: list[dict[str, Any]]) -> ValidationError:
-    details = [
-        InitErrorDetails(
-            type=PydanticCustomError(p["type"], "{said}", {"said": p["msg"]}), loc=tuple(p.get("loc", ())), input=p.get("input")
-        )
-        for p in problems
-    ]
-    return ValidationError.from_exception_data("input", details)

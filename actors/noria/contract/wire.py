@@ -293,7 +293,8 @@ class Slip(Closed):
 
 
 class Catalogued(BaseModel):
-    """What is known of a registered workflow. `input` and `output` are JSON Schemas."""
+    """What is known of a registered workflow. `input`, `output` and those of `resume`, by the dotted paths of steps, are
+    JSON Schemas; `checks_input`: whether what does not fit `input` is refused."""
 
     id: str
     version: str
@@ -301,5 +302,7 @@ class Catalogued(BaseModel):
     graph: Any
     steps: list[str]
     input: Any
+    checks_input: bool = True
     output: Any
+    resume: dict[str, Any] = {}
     retention_seconds: float | None

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticInvalidForJsonSchema
 
+from noria.contract.problems import invalid
 from noria.contract.values import as_dict, dumps
 from noria.errors import DefinitionError, InvalidInput
 
@@ -53,14 +54,6 @@ class Declared:
             return {} if self.adapter is None else self.adapter.json_schema()
         except PydanticInvalidForJsonSchema:  # validates all the same, and a worker must be able to register it
             return {}
-
-
-def invalid(what: str, error: ValidationError) -> InvalidInput:
-    """A readable InvalidInput: the field of each problem and pydantic's words."""
-    lines = [f"- {'.'.join(str(p) for p in e['loc']) or '.'}: {e['msg']}" for e in error.errors(include_url=False)]
-    found = InvalidInput("\n".join([f"{what}: ", *lines]))
-    found.__cause__ = error
-    return found
 
 
 def is_emptied(before: Any, after: Any) -> bool:
