@@ -52,10 +52,10 @@ async def trip(x: Any) -> Any:
 
 
 inner = Workflow("inner").then(ask).then(work.clone(id="after")).commit()
-items = work.clone(id="item")
+items, whole = work.clone(id="item"), Workflow("whole").then(work.clone(id="part")).commit()
 flow = (
     Workflow("all-kinds").then(work).map(lambda x: [x, x, x]).foreach(items, concurrency=2).foreach(items.clone(id="far"), placement="spread")
-    .map(lambda x: x[0]).parallel(work.clone(id="one"), fragile).map(lambda x: 0)
+    .foreach(whole).map(lambda x: x[0]).parallel(work.clone(id="one"), fragile).map(lambda x: 0)
     .branch((lambda x: True, work.clone(id="yes")), (lambda x: False, work.clone(id="no"))).map(lambda x: 0)
     .do_until(work.clone(id="round"), lambda x, ctx: ctx.iteration >= 2).sleep(0.01).then(inner).sleep(2.3).commit()
 )  # fmt: skip

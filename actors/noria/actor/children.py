@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from noria.clock import now
 from noria.contract import commands
+from noria.contract.events import TOLD_BY_FACT
 from noria.contract.rewinds import Retried
 from noria.limits import CHILD_WINDOW
 from noria.machine.decide import resumed, retried
@@ -289,7 +290,8 @@ class _Fanout:
             self.closed = self.closed or status in ("failed", "tripwire", "canceled") or (child.leaf and child.bailed)
         else:
             self.rested[seg] = status
-        if isinstance(self.task.entry, ForeachEntry) and not (seg in self.untouched and status not in ENDED):
+        known = (child.leaf and status in TOLD_BY_FACT) or (seg in self.untouched and status not in ENDED)
+        if isinstance(self.task.entry, ForeachEntry) and not known:
             self._progress(child, seg, status)
         return None
 

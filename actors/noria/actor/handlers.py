@@ -20,6 +20,7 @@ from noria.workflow.steps import Step
 
 if TYPE_CHECKING:
     from noria.actor.activation import Activation
+    from noria.actor.notices import Notice
     from noria.machine.state import Step as Record
 
 log = logging.getLogger("noria.step")
@@ -48,6 +49,7 @@ class LiveContext(Context):
         self._context_before: dict[str, Any] = {}
         self._usage: dict[str, int] = {}
         self._above: dict[str, Any] = {}
+        self.notice: Notice | None = None  # that it began: before anything that it says itself
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
@@ -125,12 +127,18 @@ class LiveContext(Context):
     async def write(self, data: Any) -> None:
         output = plain(data)
         self._count(output)
+        self._tell_beginning()
         await self._activation.journal.tell("workflow-step-output", self._actor, self.step_id, {"output": output})
 
     async def emit(self, type: str, data: Any = None) -> None:
         if type.startswith("workflow-"):
             raise InvalidInput(f"ctx.emit({type!r}): names that begin with 'workflow-' are the engine's own; choose another")
+        self._tell_beginning()
         await self._activation.journal.tell(type, self._actor, self.step_id, plain(data))
+
+    def _tell_beginning(self) -> None:
+        if self.notice is not None:
+            self.notice.tell()
 
     def _count(self, chunk: Any) -> None:
         """Sum up the usage that an agent's last chunk tells."""

@@ -140,12 +140,13 @@ class Journal:
     def _open(self, actor: Actor) -> bool:
         return actor.last > 0 and not actor.started and actor.status == "active"
 
-    def live(self, type: str, actor: Actor, step: str | None, data: dict[str, Any]) -> None:
+    def live(self, type: str, actor: Actor, step: str | None, data: dict[str, Any], at: float | None = None) -> None:
         """Tell observers; best effort, not awaited. What readers can restore from facts is left out when it is large."""
-        body = self._envelope.encode_live(self.nonces.next(), type, actor.path, step, now(), data)
+        at = now() if at is None else at
+        body = self._envelope.encode_live(self.nonces.next(), type, actor.path, step, at, data)
         if len(body) > self._inline:
             rest = {name: value for name, value in data.items() if name not in ("input", "output")}
-            body = self._envelope.encode_live(self.nonces.next(), type, actor.path, step, now(), rest)
+            body = self._envelope.encode_live(self.nonces.next(), type, actor.path, step, at, rest)
         self.broker.log.publish_live(self.key_of(actor), body)
 
     async def tell(self, type: str, actor: Actor, step: str | None, data: Any) -> None:

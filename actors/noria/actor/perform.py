@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from noria.actor.elsewhere import NoHandler
 from noria.actor.handlers import LiveContext, call, call_step
 from noria.actor.journal import Fenced
+from noria.actor.notices import Notice
 from noria.chance import fraction
 from noria.clock import now
 from noria.contract import commands
@@ -60,6 +61,7 @@ async def run_step(activation: Activation, actor: Actor, task: RunStep) -> None:
                 log.error("step %r of run %s failed: %s: %s", step.id, activation.key.run, type(outcome).__name__, outcome)
                 outcome = fact.failed(outcome)
             elif pause <= LINGER_SECONDS:
+                fact.tell_beginning()
                 await asyncio.sleep(pause)
                 continue
             else:
@@ -86,12 +88,18 @@ class _Attempts:
         self.task, self.started_at, self.made = task, started_at, task.attempts
         self.has_input, self.input = False, None
         self.resume_payload = task.resume[1] if task.resume is not None else None
+        self.notice: Notice | None = None  # of the present try
+
+    def tell_beginning(self) -> None:
+        if self.notice is not None:
+            self.notice.tell()
 
     def _common(self) -> dict[str, Any]:
         return {
             "step": self.task.step.id, "started_at": self.started_at, "round": self.task.round, "leaf": self.task.leaf,
             "has_input": self.has_input, "input": self.input, "attempts": self.made,
             "has_resume": self.task.resume is not None, "resume_payload": self.resume_payload,
+            "untold": self.notice is not None and self.notice.left_to_fact(),
         }  # fmt: skip
 
     def ended(self, status: str, **more: Any) -> StepEnded:
@@ -149,7 +157,7 @@ async def _try(activation: Activation, actor: Actor, task: RunStep, fact: _Attem
             started["input"] = kept
         if task.resume is not None:
             started["resume_payload"] = fact.resume_payload
-        activation.journal.live("workflow-step-start", actor, step.id, started)
+        fact.notice = context.notice = Notice(activation.journal, actor, step.id, started)
         if actor.path and actor.path == activation.key.path and ("c" in step.fn.order or step.remote):
             await context.look_above()
         output = plain(await call_step(activation, step, value, context))
@@ -165,11 +173,13 @@ async def _try(activation: Activation, actor: Actor, task: RunStep, fact: _Attem
     except asyncio.CancelledError as error:
         current = asyncio.current_task()
         if current is not None and current.cancelling():
+            fact.tell_beginning()
             raise
         failure = RuntimeError(f"step {step.id!r} awaited something that was cancelled")
         failure.__cause__ = error
         return failure
     except ENGINE:
+        fact.tell_beginning()
         raise
     except Exception as error:
         return error
@@ -225,8 +235,8 @@ async def hold(activation: Activation, actor: Actor, task: Hold) -> None:
 async def run_mapping(activation: Activation, actor: Actor, task: RunMapping) -> None:
     """Evaluate a mapping: sources one by one, or the function."""
     entry, started_at = task.entry, now()
-    activation.journal.live("workflow-step-start", actor, entry.id, {"attempt": 0, "status": "running"})
     context = LiveContext(activation, actor, entry=entry.id, value=actor.prev, may_bail=True)
+    notice = context.notice = Notice(activation.journal, actor, entry.id, {"attempt": 0, "status": "running"})
     try:
         if isinstance(entry.mapping, dict):
             with Heard(context):
@@ -236,17 +246,24 @@ async def run_mapping(activation: Activation, actor: Actor, task: RunMapping) ->
         fact = StepEnded(entry.id, "success", started_at, now(), plain(output), writes=context.writes(), counts=False)
     except BailSignal as signal:
         fact = StepEnded(entry.id, "success", started_at, now(), signal.result, bail=True, counts=False)
-    except ENGINE:
+    except (asyncio.CancelledError, *ENGINE):
+        notice.tell()
         raise
     except Exception as error:
-        info = error_info(error)
-        info["message"] = f"mapping {entry.id!r}: {info['message']}"
-        fact = StepEnded(entry.id, "failed", started_at, now(), error=info, counts=False)
+        fact = _failed_mapping(entry, started_at, error)
+    fact.untold = notice.left_to_fact()
     try:
         await activation.record(actor, _with_end(fact, task.final))
     except LimitExceeded as error:
-        failed = StepEnded(entry.id, "failed", started_at, now(), error=error_info(LimitExceeded(f"mapping {entry.id!r}: {error}")), counts=False)
+        failed = _failed_mapping(entry, started_at, error)
+        failed.untold = notice.left_to_fact()
         await activation.record(actor, _with_end(failed, task.final))
+
+
+def _failed_mapping(entry: MapEntry, started_at: float, error: Exception) -> StepEnded:
+    info = error_info(error)
+    info["message"] = f"mapping {entry.id!r}: {info['message']}"
+    return StepEnded(entry.id, "failed", started_at, now(), error=info, counts=False)
 
 
 def _with_end(fact: StepEnded, final: bool) -> list[Fact]:

@@ -8,12 +8,12 @@ from noria.actor import parcels
 from noria.clock import aware
 from noria.contract import commands, envelopes
 from noria.contract.envelopes import iso
-from noria.contract.events import RunEvent, decode_live
+from noria.contract.events import TOLD_BY_FACT, RunEvent, decode_live
 from noria.contract.facts import BlockEnded, Fact, Finished, Rested, Started, StepEnded, StepSuspended, StepWaiting
-from noria.contract.values import BAD_DATA
+from noria.contract.values import BAD_DATA, as_list
 from noria.errors import BrokerUnavailable, NewerFormat, NoriaError
 from noria.machine.fold import fold_command, fold_message
-from noria.machine.state import Tree, join, split
+from noria.machine.state import ENDED, Tree, join, parent, segment, split
 from noria.machine.view import status, usage
 from noria.ports import Broker, RunKey, Stored
 
@@ -29,6 +29,7 @@ class EventReader:
         self._broker, self._key, self._after = broker, key, after
         self._tree = seed or Tree()
         self._travelled = False  # the last command was a time travel
+        self._completed: dict[tuple[str, str], int] = {}  # (workflow, foreach) -> items that ended
 
     @property
     def position(self) -> int:
@@ -83,7 +84,45 @@ class EventReader:
             return []
         message = envelopes.decode(body)
         fold_message(self._tree, entry.sequence, path, message)
-        return [event for n, fact in enumerate(message.facts) for event in self._fact(entry, n, fact)]
+        found: list[RunEvent] = []
+        for n, fact in enumerate(message.facts):
+            if isinstance(fact, (StepEnded, StepSuspended, StepWaiting)):
+                found += self._began(entry, n, fact)
+            found += self._fact(entry, n, fact)
+            if isinstance(fact, (StepEnded, StepSuspended)):
+                found += self._progress(entry, n, fact)
+        return found
+
+    def _began(self, entry: Stored, n: int, fact: StepEnded | StepSuspended | StepWaiting) -> list[RunEvent]:
+        """That a step began, of a fact that came too soon for a live event."""
+        if not fact.untold or (self._is_item(entry.actor.path) and fact.leaf):
+            return []
+        record = self._tree.actor(entry.actor.path).steps[fact.step]
+        data: dict[str, Any] = {"input": record.input, "attempt": max(0, fact.attempts - 1), "status": "running"}
+        if fact.has_resume:
+            data["resume_payload"] = fact.resume_payload
+        return [self._event(entry, n, "workflow-step-start", fact.step, fact.started_at, data, suffix="start")]
+
+    def _progress(self, entry: Stored, n: int, fact: StepEnded | StepSuspended) -> list[RunEvent]:
+        """How far a foreach is by an item that is a step."""
+        status = fact.status if isinstance(fact, StepEnded) else "suspended"
+        path = entry.actor.path
+        if not (fact.leaf and self._is_item(path) and status in TOLD_BY_FACT):
+            return []
+        above = self._tree.actor(parent(path))
+        key, ended = (above.path, fact.step), isinstance(fact, StepEnded)
+        if key in self._completed:
+            self._completed[key] += ended
+        else:
+            siblings = [self._tree.actors.get(p) for p in above.children.get(fact.step, ())]
+            self._completed[key] = sum(s is not None and s.status in ENDED for s in siblings)
+        items = as_list(above.prev) or []
+        data: dict[str, Any] = {"completed": self._completed[key], "total": len(items), "index": split(segment(path))[1], "status": status}
+        if isinstance(fact, StepEnded) and status == "success":
+            data["output"] = fact.output
+        told = entry._replace(actor=entry.actor._replace(path=above.path))
+        at = fact.ended_at if isinstance(fact, StepEnded) else fact.suspended_at
+        return [self._event(told, n, "workflow-step-progress", fact.step, at, data, suffix="progress")]
 
     def _live(self, entry: Stored, body: bytes) -> list[RunEvent]:
         id, type, step, data = decode_live(body)
@@ -128,6 +167,7 @@ class EventReader:
                 data = {"input": record.input, "status": "waiting", "until": iso(fact.until)}
                 return [self._event(entry, n, "workflow-step-waiting", fact.step, fact.started_at, data)]
             case BlockEnded(kind="foreach"):
+                self._completed.pop((path, fact.entry), None)
                 record = self._tree.actor(path).steps[fact.entry]
                 data = _outcome(fact, record.output)
                 return [self._event(entry, n, "workflow-step-result", fact.entry, fact.ended_at, data)]

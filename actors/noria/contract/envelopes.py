@@ -171,6 +171,8 @@ def _common(meta: dict[str, Any], fact: StepEnded | StepSuspended | StepWaiting)
         meta["round"] = fact.round
     if fact.leaf:
         meta["leaf"] = True
+    if fact.untold:
+        meta["untold"] = True
 
 
 def _writes(meta: dict[str, Any], writes: Writes) -> None:
@@ -212,17 +214,18 @@ def _decode_fact(event: dict[str, Any]) -> Fact:
                 data.get("tripwire"), meta.get("n", 1), meta.get("round", 1), "input" in meta, meta.get("input"),
                 "resume" in meta, meta.get("resume"), _decode_writes(meta), meta.get("leaf", False),
                 meta.get("bail", False), not meta.get("quiet", False), meta.get("forced", False),
+                meta.get("untold", False),
             )  # fmt: skip
         case "step-suspended":
             return StepSuspended(
                 event["step"], meta["t0"], meta["t1"], data["suspend_payload"], data["labels"], meta.get("output"),
                 meta.get("round", 1), "input" in meta, meta.get("input"), "resume" in meta, meta.get("resume"),
-                _decode_writes(meta), meta.get("leaf", False), meta["n"],
+                _decode_writes(meta), meta.get("leaf", False), meta["n"], meta.get("untold", False),
             )  # fmt: skip
         case "step-waiting":
             return StepWaiting(
                 event["step"], meta["t0"], meta["until"], meta["n"], meta.get("round", 1), "input" in meta,
-                meta.get("input"), "resume" in meta, meta.get("resume"), meta.get("leaf", False),
+                meta.get("input"), "resume" in meta, meta.get("resume"), meta.get("leaf", False), meta.get("untold", False),
             )  # fmt: skip
         case "finished":
             return Finished(

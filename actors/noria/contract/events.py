@@ -10,6 +10,9 @@ from noria.contract.envelopes import EVENT_PREFIX, EVENT_SUFFIX
 from noria.contract.values import loads
 from noria.errors import NoriaError
 
+# What the fact of a foreach item that is a step tells of the foreach's progress, so that no live event has to.
+TOLD_BY_FACT = frozenset({"success", "failed", "tripwire", "suspended"})
+
 
 @dataclass(frozen=True, slots=True)
 class RunEvent:

@@ -54,6 +54,7 @@ class StepEnded:
     bail: bool = False
     counts: bool = True  # for step-wise runs: mappings and sleeps do not
     forced: bool = False  # an assumed record of a time travel
+    untold: bool = False  # no live event said that it began: this fact does
 
 
 @dataclass(slots=True)
@@ -74,6 +75,7 @@ class StepSuspended:
     writes: Writes | None = None
     leaf: bool = False
     attempts: int = 1
+    untold: bool = False
 
 
 @dataclass(slots=True)
@@ -90,6 +92,7 @@ class StepWaiting:
     has_resume: bool = False
     resume_payload: JSON = None
     leaf: bool = False
+    untold: bool = False
 
 
 @dataclass(slots=True)

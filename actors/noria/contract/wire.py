@@ -65,6 +65,7 @@ class CallMeta(Head):
     input: Any = None
     resume: Any = None
     leaf: Literal[True] | None = None
+    untold: Literal[True] | None = None  # no live event said that it began
     state: dict[str, Any] | None = None
     context: dict[str, Any] | None = None
     context_removed: list[str] | None = None
