@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.models import actor, inplace, record, stale, tree
+from tests.models import actor, inplace, record, stale, travel, tree
 
 CANCELED, RIVALS = ("start", "resume", "cancel"), ("start", "resume", "resume")
 
@@ -64,3 +64,18 @@ def test_each_rule_for_lagging_replicas_is_needed(mutation: str) -> None:
     clients = RIVALS if mutation == "no-command-cas" else CANCELED
     with pytest.raises(AssertionError):
         stale.Model(mutation, crashes=1, expiries=0, rescues=0, clients=clients).explore()
+
+
+TRAVELS = ("start", "travel", "cancel")
+
+
+@pytest.mark.parametrize(("expiries", "clients"), [(0, TRAVELS), (1, ("start", "travel", "travel"))])
+def test_an_ended_run_travels(expiries: int, clients: tuple[str, ...]) -> None:
+    assert travel.Model(crashes=1, expiries=expiries, rescues=0, clients=clients).explore().states > 2_000
+
+
+@pytest.mark.parametrize("mutation", travel.MUTATIONS)
+def test_each_rule_for_time_travel_is_needed(mutation: str) -> None:
+    clients = ("start", "travel", "travel") if mutation == "no-command-cas" else TRAVELS
+    with pytest.raises(AssertionError):
+        travel.Model(mutation, crashes=1, expiries=int(mutation == "no-cas"), rescues=0, clients=clients).explore()
