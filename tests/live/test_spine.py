@@ -288,3 +288,28 @@ async def test_a_workflow_past_its_timeout_fails_and_suspensions_do_not_count(no
         in_time = await run.resume(1)
     assert late.status == "failed" and late.error.type == "StepTimeout" and "bounded" in late.error.message
     assert in_time.status == "success"
+
+
+@pytest.mark.parametrize("shape", ["sleep", "retry", "nested", "spread", "parallel"])
+async def test_a_run_that_rests_behind_a_timer_fails_at_its_timeout(noria: Noria, shape: str) -> None:
+    @step(retry=Retry(attempts=1, delay=60))
+    async def breaks(x: object) -> None:
+        raise ValueError("later perhaps")
+
+    sleeps, bounded = Workflow("sleeps").sleep(60), Workflow("bounded", timeout=1.0)
+    flow = {
+        "sleep": bounded.sleep(60), "retry": bounded.then(breaks), "nested": bounded.then(sleeps), "parallel": bounded.parallel(sleeps, breaks),
+        "spread": bounded.map(lambda x: [x, x]).foreach(sleeps, concurrency=2, placement="spread"),
+    }[shape].commit()  # fmt: skip
+    free = Workflow("free", timeout=3600).sleep(2.2).commit()
+    async with noria.worker(flow, free):
+        run, other = noria.create_run(flow), asyncio.create_task(noria.run(free, 1, timeout=20))
+        await run.start_async(1)
+        async with asyncio.timeout(5):
+            while (record := await run.get()) is None or record.status not in ("waiting", "failed"):
+                await asyncio.sleep(0.02)
+        assert record.status == "waiting"
+        result = await run.result(timeout=8)
+        assert (await other).status == "success"
+    assert result.status == "failed" and result.error is not None and result.error.type == "StepTimeout" and "bounded" in result.error.message
+    assert "waiting" not in {r.status for r in result.steps.values()}

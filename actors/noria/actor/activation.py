@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from noria.actor import endings, perform, resting
@@ -160,12 +161,14 @@ class Activation:
                 break
         if root.status in ENDED:
             return
-        if self.overrun is not None and status not in RESTING:
+        if self.overrun is not None and status not in RESTING - {"waiting"}:
             await endings.fail(self, self.overrun)
         elif status == "canceled":
             await endings.cancel(self)
         elif root.status != status or root.in_seen < self.journal.in_seen:
             await perform.rearm(self)
+            if status == "waiting":
+                await endings.arm_expiry(self, inf)
             await self.record(root, [Rested(status, now())])
 
     async def _supervise(self) -> str:

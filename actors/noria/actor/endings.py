@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from noria.actor.activation import Activation
 
 
-def expiry(activation: Activation) -> asyncio.TimerHandle | None:
-    """Wakes the activation up at the workflow's timeout: wall time since the start, suspensions excluded.
+EXPIRY = "timeout="  # its timer's name, which no step can have
+
+
+def deadline(activation: Activation) -> float | None:
+    """When the workflow's timeout is over, epoch seconds: wall time since the start, suspensions excluded.
     A time travel starts it anew."""
     tree, timeout = activation.tree, activation.workflow.timeout_seconds
     began = tree.began_at or tree.created_at
@@ -30,10 +33,26 @@ def expiry(activation: Activation) -> asyncio.TimerHandle | None:
     parked = sum(end - begin for begin, end in pauses if begin is not None and end is not None and begin >= began)
     if tree.root.status == "suspended" and tree.updated_at is not None:
         parked += now() - tree.updated_at
-    left = began + timeout + max(0.0, parked) - now()
-    return asyncio.get_running_loop().call_later(
-        max(0.0, left), activation.fail_soon, StepTimeout(f"workflow {activation.workflow.id!r} took longer than {timeout} s")
-    )
+    return began + timeout + max(0.0, parked)
+
+
+def expiry(activation: Activation) -> asyncio.TimerHandle | None:
+    """Ends the run at its deadline, while it is hosted here; at once when that is over."""
+    at, workflow = deadline(activation), activation.workflow
+    if at is None:
+        return None
+    error = StepTimeout(f"workflow {workflow.id!r} took longer than {workflow.timeout_seconds} s")
+    if at <= now():
+        activation.fail_soon(error)
+    return asyncio.get_running_loop().call_later(max(0.0, at - now()), activation.fail_soon, error)
+
+
+async def arm_expiry(activation: Activation, until: float) -> None:
+    """Before the run rests until then, with nobody to look at the clock: a timer for its deadline, if that comes first."""
+    at = deadline(activation)
+    if at is not None and at < until:
+        command = commands.TimerFired(activation.journal.nonces.next(), now(), "", EXPIRY, at)
+        await activation.broker.timers.set(activation.key, EXPIRY, at, commands.encode(command))
 
 
 async def fail(activation: Activation, error: NoriaError) -> None:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from noria.actor.elsewhere import NoHandler
+from noria.actor.endings import arm_expiry
 from noria.actor.handlers import LiveContext, call, call_step
 from noria.actor.journal import Fenced
 from noria.actor.notices import Notice
@@ -210,6 +211,7 @@ async def _wait_for_handler(activation: Activation, actor: Actor, fact: _Attempt
 
 async def set_timer(activation: Activation, actor: Actor, step: str, until: float) -> None:
     """Before the waiting fact: a timer that is set twice replaces itself, one that was not set would be lost."""
+    await arm_expiry(activation, until)
     command = commands.TimerFired(activation.journal.nonces.next(), now(), actor.path, step, until)
     await activation.broker.timers.set(activation.journal.key_of(actor), step, until, commands.encode(command))
 
