@@ -313,3 +313,22 @@ async def test_a_run_that_rests_behind_a_timer_fails_at_its_timeout(noria: Noria
         assert (await other).status == "success"
     assert result.status == "failed" and result.error is not None and result.error.type == "StepTimeout" and "bounded" in result.error.message
     assert "waiting" not in {r.status for r in result.steps.values()}
+
+
+async def test_a_timeout_stops_spread_children(noria: Noria) -> None:
+    began, stopped = asyncio.Event(), asyncio.Event()
+
+    @step
+    async def hangs(x: int) -> int:
+        began.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            stopped.set()
+        return x
+
+    flow = Workflow("hanging", timeout=0.7).foreach(hangs, placement="spread").commit()
+    async with noria.worker(flow, lease=30, grace=0):
+        result = await noria.run(flow, [1], timeout=10)
+        assert result.status == "failed" and result.error is not None and result.error.type == "StepTimeout" and began.is_set()
+        await asyncio.wait_for(stopped.wait(), 5)

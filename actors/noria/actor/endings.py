@@ -58,6 +58,7 @@ async def arm_expiry(activation: Activation, until: float) -> None:
 async def fail(activation: Activation, error: NoriaError) -> None:
     """The run took longer, or more, than it may: it fails."""
     await activation.stop()
+    await _stop_elsewhere(activation)
     await _end(activation, Finished("failed", now(), error=error_info(error)))
 
 
@@ -94,15 +95,22 @@ async def cancel(activation: Activation) -> None:
     tree, key, journal = activation.tree, activation.key, activation.journal
     activation.cancelled.set()
     await activation.stop()
+    command = await _stop_elsewhere(activation)
+    if key.path and not tree.cancel:  # ctx.abort() in a spread child: the run as a whole is meant
+        await activation.broker.commands.send(ActorKey(*key.tree), command)
+        activation.broker.news.nudge(key.tree, journal.nonce)
+    await _end(activation, Finished("canceled", now()))
+
+
+async def _stop_elsewhere(activation: Activation) -> bytes:
+    """Cancel the children that live elsewhere; the command."""
+    tree, key, journal = activation.tree, activation.key, activation.journal
     command = commands.encode(commands.Cancel(journal.nonces.next(), now()))
     for actor in tree.below(key.path):
         if actor.started and actor.status not in ENDED:
             await activation.broker.commands.send(journal.key_of(actor), command)
             activation.broker.news.nudge(key.tree, journal.nonce)
-    if key.path and not tree.cancel:  # ctx.abort() in a spread child: the run as a whole is meant
-        await activation.broker.commands.send(ActorKey(*key.tree), command)
-        activation.broker.news.nudge(key.tree, journal.nonce)
-    await _end(activation, Finished("canceled", now()))
+    return command
 
 
 async def give_up(activation: Activation) -> None:
