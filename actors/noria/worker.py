@@ -11,7 +11,6 @@ from noria.actor.host import Host
 from noria.actor.retention import sweep_for_ever
 from noria.contract.values import dumps
 from noria.errors import DefinitionError
-from noria.service.control import serve_control
 from noria.service.steps import StepService
 from noria.triggers.ingress import Ingress
 from noria.triggers.schedules import declare
@@ -48,21 +47,31 @@ class Worker:
         self._ingress = Ingress(client, {w.id: w for w in self.workflows})
 
     async def __aenter__(self) -> Worker:
+        await self.client.broker.provision()
+        self.client.registry.update({workflow.id: workflow for workflow in self.workflows})
+        if self.runs:
+            await self.host.open()  # first: while it makes sure that a dead host is dead, all the rest is made ready
+        try:
+            await self._make_ready()
+        except BaseException:
+            if self.runs:
+                await self.host.close()
+            raise
+        self.client.workers.add(self)
+        return self
+
+    async def _make_ready(self) -> None:
         broker = self.client.broker
-        await broker.provision()
-        for workflow in self.workflows:
-            await broker.catalogue.put(workflow.id, dumps(describe(workflow)))
-            self.client.registry[workflow.id] = workflow
+        await asyncio.gather(*(broker.catalogue.put(workflow.id, dumps(describe(workflow))) for workflow in self.workflows))
         if self.steps:
             await self._steps.open()
         if self.runs:
-            await self.host.open()
+            from noria.service.control import serve_control  # after the host: its documents take their time to define
+
             await declare(self.client, self.workflows)
             await self._ingress.open()
             self._stop_control = await serve_control(self.client)
             self._sweeper = asyncio.create_task(sweep_for_ever(broker, self.workflows))
-        self.client.workers.add(self)
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

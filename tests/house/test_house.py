@@ -25,8 +25,8 @@ PUBLIC = [
 
 
 LATER = {  # what a worker can start without: each costs milliseconds, and a dead worker's runs wait for the next one
-    "aiohttp", "cloudevents", "cryptography", "dateutil", "jsonschema", "noria.cli", "noria.contract.export", "noria.embedded",
-    "noria.telemetry.observer", "noria.testing", "opentelemetry", "rich", "typer", "watchfiles",
+    "aiohttp", "cloudevents", "cryptography", "dateutil", "jsonschema", "noria.cli", "noria.contract.control", "noria.contract.export",
+    "noria.embedded", "noria.telemetry.observer", "noria.testing", "opentelemetry", "rich", "typer", "watchfiles",
 }  # fmt: skip
 
 
