@@ -67,6 +67,14 @@ async def test_the_input_is_known_to_the_end(noria: Noria) -> None:
     assert seen == [("before", {"original": 1}), ("deep", {"answer": 1}), ("deep", {"answer": 1}), ("after", {"original": 1})]
 
 
+@pytest.mark.row("ST-05")
+async def test_a_transient_run_leaves_nothing_behind(noria: Noria) -> None:
+    flow = Workflow("flow", retention=0).then(gives("one", 1)).commit()
+    async with noria.worker(flow):
+        result = await noria.run(flow, 1)
+        assert result.status == "success" and await noria.runs.get(result.run_id, flow) is None
+
+
 @pytest.mark.row("ST-08")
 async def test_a_finished_parallel_child_is_stored_at_once(noria: Noria) -> None:
     release = asyncio.Event()
