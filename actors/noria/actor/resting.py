@@ -43,15 +43,17 @@ async def _save(activation: Activation, active: bool) -> None:
     ttl = None if tree.expires_at is None else max(0.0, tree.expires_at - now()) + RETENTION_GRACE_SECONDS
     line, body = dumps(summary(tree)).decode(), dumps({"v": RECORD_FORMAT, "tree": tree.dump()})
     body = await parcels.pack(activation.broker, run, body)
-    try:
-        activation.revision = await activation.broker.records.put(run, body, revision, line, ttl)
-    except Refused:
-        stored = await load(activation.broker, activation.key)
-        if stored.deleted or stored.tree.root.last > last:
-            return
-        activation.revision = stored.revision
-        if not active:
-            activation.revision = await activation.broker.records.put(run, body, stored.revision, line, ttl)
+    while True:  # somebody else may put one between a refusal and the next try, more than once
+        try:
+            activation.revision = await activation.broker.records.put(run, body, revision, line, ttl)
+        except Refused:
+            stored = await load(activation.broker, activation.key)
+            if stored.deleted or stored.tree.root.last > last:
+                return
+            activation.revision = revision = stored.revision
+            if not active:
+                continue
+        return
 
 
 async def note_misfit(activation: Activation, reason: str) -> None:
