@@ -7,6 +7,7 @@ import types
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from functools import cache
+from operator import attrgetter
 from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
 from noria.contract.values import as_list, as_listing
@@ -20,16 +21,28 @@ Predicate = Callable[[Any], bool]
 def check_types(value: Any) -> None:
     """Raises ValueError that names the first field of a dataclass instance that has another type than declared. Numbers
     are times (epoch seconds) or counts: negative and endless ones are refused too."""
-    for name, fits in _checks(cast(Any, type(value))):
-        if not fits(getattr(value, name)):
-            raise ValueError(f"{type(value).__name__}.{name} is {str(getattr(value, name))[:100]!r}")
+    getter, checks = _checks(cast(Any, type(value)))
+    for found, (name, plainly, fits) in zip(getter(value), checks, strict=True):
+        if type(found) not in plainly and not fits(found):
+            raise ValueError(f"{type(value).__name__}.{name} is {str(found)[:100]!r}")
 
 
 @cache
-def _checks(kind: type[Any]) -> list[tuple[str, Predicate]]:
+def _checks(kind: type[Any]) -> tuple[Callable[[Any], tuple[Any, ...]], list[tuple[str, frozenset[type], Predicate]]]:
+    """How to get the fields that have a type, and of each: its name, the types that need no further look, the test."""
     hints = get_type_hints(kind)
-    found = [(f.name, _predicate(hints[f.name])) for f in fields(kind)]
-    return [(name, fits) for name, fits in found if fits is not _anything]
+    found = [(f.name, _plain_types(hints[f.name]), _predicate(hints[f.name])) for f in fields(kind) if hints[f.name] is not Any]
+    # one more name: an attrgetter of a single one gives no tuple
+    return attrgetter(*(name for name, _, _ in found), "__class__"), [*found, ("__class__", frozenset({type}), _anything)]
+
+
+def _plain_types(hint: Any) -> frozenset[type]:
+    """Types whose every value fits: mostly there is nothing more to see."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return frozenset[type]().union(*map(_plain_types, get_args(hint)))
+    if get_origin(hint) is dict:
+        return frozenset({dict})
+    return frozenset({hint}) if hint in (str, bool, types.NoneType) else frozenset()
 
 
 def _predicate(hint: Any) -> Predicate:
@@ -49,7 +62,7 @@ def _predicate(hint: Any) -> Predicate:
         return lambda value: type(value) is dict
     if is_dataclass(hint):
         kind = cast("type[Any]", hint)
-        return lambda value: isinstance(value, kind) and all(fits(getattr(value, name)) for name, fits in _checks(kind))
+        return lambda value: isinstance(value, kind) and _is_fit(value)
     if hint is float:
         return is_time
     if hint is int:
@@ -60,6 +73,14 @@ def _predicate(hint: Any) -> Predicate:
 def is_time(value: Any) -> bool:
     """Whether a value is a number of epoch seconds that a datetime can hold."""
     return type(value) in (int, float) and 0 <= value <= LATEST
+
+
+def _is_fit(value: Any) -> bool:
+    try:
+        check_types(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _fits(predicate: Predicate, value: Any) -> bool:
