@@ -16,7 +16,6 @@ MAX_IN_HAND: Final = 1_000  # deliveries of one actor that a worker keeps; furth
 MAX_LABELS: Final = 64  # per suspension
 MAX_CHILDREN: Final = 100_000  # items of one foreach
 CHILD_WINDOW: Final = 64  # children running in place per activation before "auto" spreads
-BLINK_SECONDS: Final = 0.01  # a step that takes no longer is told of once, by its fact
 LINGER_SECONDS: Final = 2.0  # sleeps and back-offs up to this are awaited in place
 STEP_BACK_SECONDS: Final = 30.0  # at most, before a run is looked at again that this worker cannot host
 POISON_TAKEOVERS: Final = 5  # take-overs without progress before a run is given up

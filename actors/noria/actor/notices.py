@@ -1,6 +1,6 @@
-"""That a step began: a live event when it takes longer than a blink or says something itself, else its fact says so too.
+"""That a step began: a live event once it waits for anything or says something itself, else its fact says so too.
 
-A quick step costs one message instead of two.
+A step that ends before the event loop turns costs one message instead of two; nobody could have seen it run.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from noria.clock import now
-from noria.limits import BLINK_SECONDS
 from noria.machine.state import Actor
 
 if TYPE_CHECKING:
@@ -19,23 +18,23 @@ if TYPE_CHECKING:
 class Notice:
     """One beginning."""
 
-    __slots__ = ("_actor", "_at", "_data", "_journal", "_step", "_timer", "_told", "_untold")
+    __slots__ = ("_actor", "_at", "_data", "_journal", "_step", "_told", "_turn", "_untold")
 
     def __init__(self, journal: Journal, actor: Actor, step: str, data: dict[str, Any]) -> None:
         self._journal, self._actor, self._step, self._data, self._at = journal, actor, step, data, now()
         self._told = self._untold = False
-        self._timer = asyncio.get_running_loop().call_later(BLINK_SECONDS, self.tell)
+        self._turn = asyncio.get_running_loop().call_soon(self.tell)
 
     def tell(self) -> None:
         """Tell observers, unless they know."""
         if not self._told:
             self._told = True
-            self._timer.cancel()
+            self._turn.cancel()
             self._journal.live("workflow-step-start", self._actor, self._step, self._data, self._at)
 
     def left_to_fact(self) -> bool:
         """At the end: whether nobody was told. The same answer each time."""
         if not self._told:
             self._told = self._untold = True
-            self._timer.cancel()
+            self._turn.cancel()
         return self._untold

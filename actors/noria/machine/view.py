@@ -22,7 +22,7 @@ def status(tree: Tree) -> str:
         return root.status
     waits_for_host = any(path == tree.base and s > root.in_seen for s, path in tree.pending)
     if root.status in ("new", "active"):
-        return "running" if root.last or tree.hosted else "pending"
+        return "running" if tree.facts or tree.hosted else "pending"
     if canceled_at_rest(tree):
         return "canceled"
     return "running" if waits_for_host else root.status
