@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, assert_never
 
 from noria.actor import endings, perform
+from noria.actor.asking import ask
 from noria.actor.children import run_children
 from noria.clock import now
 from noria.contract.facts import Finished, Started
@@ -47,7 +48,7 @@ async def drive(activation: Activation, actor: Actor) -> str:
                 case RunSleep():
                     await perform.run_sleep(activation, actor, task)
                 case Ask():
-                    await perform.ask(activation, actor, task)
+                    await ask(activation, actor, task)
                 case Hold():
                     await perform.hold(activation, actor, task)
                 case RunChildren():

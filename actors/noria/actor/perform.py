@@ -1,4 +1,4 @@
-"""Doing what one task asks for: steps, mappings, sleeps, conditions. Each ends in one append."""
+"""Doing what one task asks for: steps, mappings, sleeps. Each ends in one append."""
 
 from __future__ import annotations
 
@@ -17,22 +17,20 @@ from noria.clock import now
 from noria.contract import commands
 from noria.contract.calls import HandlerFailed
 from noria.contract.envelopes import iso
-from noria.contract.facts import Answered, Fact, Finished, Rested, StepEnded, StepSuspended, StepWaiting
+from noria.contract.facts import Fact, Finished, Rested, StepEnded, StepSuspended, StepWaiting, Writes
 from noria.contract.typed import is_time
 from noria.contract.values import error_info, plain
 from noria.errors import BrokerUnavailable, InvalidInput, LimitExceeded, NonRetryable, Tripwire
 from noria.limits import LINGER_SECONDS, NO_HANDLER_PAUSES
 from noria.machine.state import Actor, live, place
 from noria.machine.state import Step as StepRecord
-from noria.machine.tasks import Ask, Hold, RunMapping, RunSleep, RunStep
+from noria.machine.tasks import Hold, RunMapping, RunSleep, RunStep
 from noria.ports import Refused
 from noria.retry import Retry
-from noria.workflow.builder import Workflow
 from noria.workflow.context import AbortSignal, BailSignal, Heard, SuspendSignal
-from noria.workflow.entries import BranchEntry, ForeachEntry, LoopEntry, MapEntry, SleepEntry, ThenEntry
+from noria.workflow.entries import MapEntry
 from noria.workflow.functions import UserFunction
 from noria.workflow.mapping import resolve
-from noria.workflow.steps import Step
 
 if TYPE_CHECKING:
     from noria.actor.activation import Activation
@@ -103,6 +101,15 @@ class _Attempts:
             "untold": self.notice is not None and self.notice.left_to_fact(),
         }  # fmt: skip
 
+    def succeeded(self, output: Any, writes: Writes | None, bail: bool = False) -> StepEnded:
+        """By position: every step comes here."""
+        task = self.task
+        return StepEnded(
+            task.step.id, "success", self.started_at, now(), output, None, None, self.made, task.round, self.has_input, self.input,
+            task.resume is not None, self.resume_payload, writes, task.leaf, bail, True, False,
+            self.notice is not None and self.notice.left_to_fact(),
+        )  # fmt: skip
+
     def ended(self, status: str, **more: Any) -> StepEnded:
         return StepEnded(status=status, ended_at=now(), **self._common(), **more)
 
@@ -162,7 +169,7 @@ async def _try(activation: Activation, actor: Actor, task: RunStep, fact: _Attem
         if actor.path and actor.path == activation.key.path and ("c" in step.fn.order or step.remote):
             await context.look_above()
         output = plain(await call_step(activation, step, value, context))
-        return fact.ended("success", output=output, writes=context.writes())
+        return fact.succeeded(output, context.writes())
     except SuspendSignal as signal:
         try:
             signal.payload = step.parse_suspend(signal.payload)
@@ -170,7 +177,7 @@ async def _try(activation: Activation, actor: Actor, task: RunStep, fact: _Attem
             return error
         return fact.suspended(signal, context)
     except BailSignal as signal:
-        return fact.ended("success", output=signal.result, writes=context.writes(), bail=True)
+        return fact.succeeded(signal.result, context.writes(), bail=True)
     except asyncio.CancelledError as error:
         current = asyncio.current_task()
         if current is not None and current.cancelling():
@@ -322,64 +329,3 @@ async def _until(activation: Activation, actor: Actor, task: RunSleep, start: fl
     if isinstance(duration, (int, float)):
         return float(duration) if task.entry.until else start + duration
     raise InvalidInput(f"a sleep needs seconds, a timedelta or a datetime, not {type(duration).__name__}")
-
-
-async def ask(activation: Activation, actor: Actor, task: Ask) -> None:
-    """Evaluate conditions. The answer waits for the next fact of the actor where it may: a loop round costs one append."""
-    entry = task.entry
-    context = LiveContext(activation, actor, entry=entry.id, value=task.value, rounds=task.round)
-    try:
-        value = await _answer(activation, actor, entry, context, task.value)
-    except ENGINE:
-        raise
-    except Exception as error:
-        info = error_info(error)
-        info["message"] = f"condition of {entry.id!r}: {info['message']}"
-        await activation.record(actor, [Finished("failed", now(), error=info)])
-    else:
-        again = isinstance(entry, LoopEntry) and not isinstance(entry.unit, Step) and value != entry.until
-        await _keep(activation, actor, Answered(task.key, value, actor.life(entry.id) + 1 if again else 0))
-
-
-async def _keep(activation: Activation, actor: Actor, fact: Answered) -> None:
-    """A loop's answer is packed with the next fact where that is on the same chain; others are stored at once, so that
-    no successor can come to another answer than the children that began by it."""
-    unit = activation.places.unit(actor.path)
-    assert isinstance(unit, Workflow)
-    if _goes_on_here(unit, actor, fact):
-        actor.answers[fact.entry] = fact.value
-        activation.journal.opening.setdefault(actor.path, []).append(fact)
-    else:
-        await activation.record(actor, [fact])
-
-
-def _goes_on_here(unit: Workflow, actor: Actor, fact: Answered) -> bool:
-    """Whether the fact after this answer is the actor's own, not a child's."""
-    entry = unit.entries[actor.position]
-    if not isinstance(entry, LoopEntry) or not isinstance(entry.unit, Step):
-        return False
-    if bool(fact.value) != entry.until or actor.position + 1 == len(unit.entries):
-        return True
-    following = unit.entries[actor.position + 1]
-    return isinstance(following, (MapEntry, SleepEntry)) or (
-        isinstance(following, (ThenEntry, LoopEntry)) and isinstance(following.unit, Step)
-    )
-
-
-async def _answer(
-    activation: Activation, actor: Actor, entry: BranchEntry | LoopEntry | ForeachEntry, context: LiveContext, value: Any
-) -> Any:
-    match entry:
-        case BranchEntry():
-            answers = await asyncio.gather(*(call(activation, c, plain(value), context) for c in entry.conditions))
-            wanted = actor.aims.get(entry.id, [])[:1]  # a time travel to an arm runs it whatever its condition says
-            return [member.id for member, yes in zip(entry.members, answers, strict=True) if yes or member.id in wanted]
-        case LoopEntry():
-            return bool(await call(activation, entry.condition, plain(value), context))
-        case ForeachEntry():
-            assert isinstance(entry.concurrency, UserFunction)
-            limit = await call(activation, entry.concurrency, plain(value), context)
-            if type(limit) is int and limit >= 1:
-                return limit
-            log.warning("foreach %r of run %s takes one item at a time: its concurrency should be 1 or more, not %r", entry.id, context.run_id, limit)
-            return 1

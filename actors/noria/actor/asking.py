@@ -1,0 +1,85 @@
+"""Asking the workflow's conditions: which arms of a branch, another round of a loop, how many items at once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from noria.actor.handlers import LiveContext, call
+from noria.actor.perform import ENGINE
+from noria.clock import now
+from noria.contract.facts import Answered, Finished
+from noria.contract.values import error_info, plain
+from noria.machine.state import Actor
+from noria.machine.tasks import Ask
+from noria.workflow.builder import Workflow
+from noria.workflow.entries import BranchEntry, ForeachEntry, LoopEntry, MapEntry, SleepEntry, ThenEntry
+from noria.workflow.functions import UserFunction
+from noria.workflow.steps import Step
+
+if TYPE_CHECKING:
+    from noria.actor.activation import Activation
+
+log = logging.getLogger("noria.step")
+
+
+async def ask(activation: Activation, actor: Actor, task: Ask) -> None:
+    """Evaluate conditions. The answer waits for the next fact of the actor where it may: a loop round costs one append."""
+    entry = task.entry
+    context = LiveContext(activation, actor, entry=entry.id, value=task.value, rounds=task.round)
+    try:
+        value = await _answer(activation, actor, entry, context, task.value)
+    except ENGINE:
+        raise
+    except Exception as error:
+        info = error_info(error)
+        info["message"] = f"condition of {entry.id!r}: {info['message']}"
+        await activation.record(actor, [Finished("failed", now(), error=info)])
+    else:
+        again = isinstance(entry, LoopEntry) and not isinstance(entry.unit, Step) and value != entry.until
+        await _keep(activation, actor, Answered(task.key, value, actor.life(entry.id) + 1 if again else 0))
+
+
+async def _keep(activation: Activation, actor: Actor, fact: Answered) -> None:
+    """A loop's answer is packed with the next fact where that is on the same chain; others are stored at once, so that
+    no successor can come to another answer than the children that began by it."""
+    unit = activation.places.unit(actor.path)
+    assert isinstance(unit, Workflow)
+    if _goes_on_here(unit, actor, fact):
+        actor.answers[fact.entry] = fact.value
+        activation.journal.opening.setdefault(actor.path, []).append(fact)
+    else:
+        await activation.record(actor, [fact])
+
+
+def _goes_on_here(unit: Workflow, actor: Actor, fact: Answered) -> bool:
+    """Whether the fact after this answer is the actor's own, not a child's."""
+    entry = unit.entries[actor.position]
+    if not isinstance(entry, LoopEntry) or not isinstance(entry.unit, Step):
+        return False
+    if bool(fact.value) != entry.until or actor.position + 1 == len(unit.entries):
+        return True
+    following = unit.entries[actor.position + 1]
+    return isinstance(following, (MapEntry, SleepEntry)) or (
+        isinstance(following, (ThenEntry, LoopEntry)) and isinstance(following.unit, Step)
+    )
+
+
+async def _answer(
+    activation: Activation, actor: Actor, entry: BranchEntry | LoopEntry | ForeachEntry, context: LiveContext, value: Any
+) -> Any:
+    match entry:
+        case BranchEntry():
+            answers = await asyncio.gather(*(call(activation, c, plain(value), context) for c in entry.conditions))
+            wanted = actor.aims.get(entry.id, [])[:1]  # a time travel to an arm runs it whatever its condition says
+            return [member.id for member, yes in zip(entry.members, answers, strict=True) if yes or member.id in wanted]
+        case LoopEntry():
+            return bool(await call(activation, entry.condition, plain(value), context))
+        case ForeachEntry():
+            assert isinstance(entry.concurrency, UserFunction)
+            limit = await call(activation, entry.concurrency, plain(value), context)
+            if type(limit) is int and limit >= 1:
+                return limit
+            log.warning("foreach %r of run %s takes one item at a time: its concurrency should be 1 or more, not %r", entry.id, context.run_id, limit)
+            return 1
