@@ -63,10 +63,6 @@ class NatsBroker:
     def connected(self) -> bool:
         return self.connection.client.is_connected
 
-    @property
-    def server_version(self) -> str:
-        return str(self.connection.client.connected_server_version)
-
     async def provision(self) -> None:
         await self.topology.provision()
 

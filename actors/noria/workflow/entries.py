@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from noria.workflow.builder import Workflow
@@ -91,4 +90,3 @@ class SleepEntry:
 
 
 Entry: TypeAlias = ThenEntry | ParallelEntry | BranchEntry | ForeachEntry | LoopEntry | MapEntry | SleepEntry
-Function: TypeAlias = Callable[..., Any]

@@ -99,18 +99,6 @@ def named(name: str | None = None, **more: Any) -> dict[str, Any]:
     return {"configurable": {"thread_id": name or f"t{next(names)}"}, **more}
 
 
-async def all_of(count: int, flight: int, work: Any) -> float:
-    limit = asyncio.Semaphore(flight)
-
-    async def one(n: int) -> None:
-        async with limit:
-            await work(n)
-
-    began = time.perf_counter()
-    await asyncio.gather(*(one(n) for n in range(count)))
-    return time.perf_counter() - began
-
-
 async def main(workload: str) -> None:
     async with AsyncSqliteSaver.from_conn_string(str(STORE)) as saver:
         await saver.setup()
@@ -131,7 +119,7 @@ async def main(workload: str) -> None:
                     spent.append(time.perf_counter() - began)
                 shared.emit("W1", **shared.latency(spent))
             case "W2":
-                spent_s = await all_of(shared.RUNS2, shared.FLIGHT2, lambda n: five.ainvoke({"last": {}}, named()))
+                spent_s = await shared.all_of(shared.RUNS2, shared.FLIGHT2, lambda n: five.ainvoke({"last": {}}, named()))
                 shared.emit("W2", steps_per_s=shared.RUNS2 * shared.STEPS2 / spent_s)
             case "W3":
                 graph = fan().compile(checkpointer=saver)
@@ -144,9 +132,9 @@ async def main(workload: str) -> None:
                 shared.emit("W4", last_to_first=shared.growth(STAMPS), bytes_per_step=(shared.stored_bytes(STORE) - before) / shared.STEPS4)
             case "W5":
                 graph, idle = parking().compile(checkpointer=saver), shared.memory_mb(os.getpid())
-                park_s = await all_of(shared.RUNS5, shared.FLIGHT5, lambda n: graph.ainvoke({"last": {}}, named(f"p{n}")))
+                park_s = await shared.all_of(shared.RUNS5, shared.FLIGHT5, lambda n: graph.ainvoke({"last": {}}, named(f"p{n}")))
                 memory = shared.memory_mb(os.getpid()) - idle
-                resume_s = await all_of(shared.RUNS5, shared.FLIGHT5, lambda n: graph.ainvoke(Command(resume="x"), named(f"p{n}")))
+                resume_s = await shared.all_of(shared.RUNS5, shared.FLIGHT5, lambda n: graph.ainvoke(Command(resume="x"), named(f"p{n}")))
                 shared.emit("W5", park_s=park_s, memory_mb=memory, resume_s=resume_s)
 
 

@@ -74,19 +74,6 @@ def worker(url: str, *names: str) -> subprocess.Popen[bytes]:
     return process
 
 
-async def all_of(count: int, flight: int, work: Any) -> float:
-    """Seconds for `count` calls of work(n), `flight` at once."""
-    limit = asyncio.Semaphore(flight)
-
-    async def one(n: int) -> None:
-        async with limit:
-            await work(n)
-
-    began = time.perf_counter()
-    await asyncio.gather(*(one(n) for n in range(count)))
-    return time.perf_counter() - began
-
-
 async def one_at_a_time(noria: Noria) -> None:
     floor, runs, floors = await Floor.on(noria.url), list[float](), list[float]()
     async with noria.worker(TEN):
@@ -111,8 +98,8 @@ async def many_at_once(noria: Noria) -> None:
         assert (await noria.run("five", shared.small(n))).status == "success"
 
     async def measure() -> float:
-        await all_of(shared.WARM1, shared.FLIGHT2, one)
-        return shared.RUNS2 * shared.STEPS2 / await all_of(shared.RUNS2, shared.FLIGHT2, one)
+        await shared.all_of(shared.WARM1, shared.FLIGHT2, one)
+        return shared.RUNS2 * shared.STEPS2 / await shared.all_of(shared.RUNS2, shared.FLIGHT2, one)
 
     async with noria.worker(FIVE, concurrency=400):
         await floor.many()
@@ -198,12 +185,13 @@ async def park_and_resume(noria: Noria) -> None:
             assert (await noria.create_run("park", ids[n]).resume("x")).status == "success"
 
         began = time.perf_counter()
-        await all_of(shared.RUNS5, shared.FLIGHT5, start)
+        await shared.all_of(shared.RUNS5, shared.FLIGHT5, start)
         await done.wait()
         park_s = time.perf_counter() - began
         await stop()
         await asyncio.sleep(1)
-        shared.emit("W5", park_s=park_s, memory_mb=shared.memory_mb(apart.pid) - idle, resume_s=await all_of(shared.RUNS5, shared.FLIGHT5, resume))
+        memory = shared.memory_mb(apart.pid) - idle
+        shared.emit("W5", park_s=park_s, memory_mb=memory, resume_s=await shared.all_of(shared.RUNS5, shared.FLIGHT5, resume))
     finally:
         apart.terminate()
         apart.wait()

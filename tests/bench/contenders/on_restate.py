@@ -147,17 +147,6 @@ async def measure(workload: str, server: Server, session: aiohttp.ClientSession)
             assert answer.status < 300, await answer.text()
             await answer.read()
 
-    async def all_of(count: int, flight: int, work: Any) -> float:
-        limit = asyncio.Semaphore(flight)
-
-        async def one(n: int) -> None:
-            async with limit:
-                await work(n)
-
-        began = time.perf_counter()
-        await asyncio.gather(*(one(n) for n in range(count)))
-        return time.perf_counter() - began
-
     for _ in range(shared.WARM1):
         await post("bench/sequence", shared.STEPS1)
     match workload:
@@ -169,7 +158,7 @@ async def measure(workload: str, server: Server, session: aiohttp.ClientSession)
                 spent.append(time.perf_counter() - began)
             shared.emit("W1", **shared.latency(spent))
         case "W2":
-            seconds = await all_of(shared.RUNS2, shared.FLIGHT2, lambda n: post("bench/sequence", shared.STEPS2))
+            seconds = await shared.all_of(shared.RUNS2, shared.FLIGHT2, lambda n: post("bench/sequence", shared.STEPS2))
             shared.emit("W2", steps_per_s=shared.RUNS2 * shared.STEPS2 / seconds)
         case "W3":
             began = time.perf_counter()
@@ -183,12 +172,12 @@ async def measure(workload: str, server: Server, session: aiohttp.ClientSession)
             shared.emit("W4", last_to_first=shared.growth(STAMPS), bytes_per_step=(shared.stored_bytes(store) - stored) / shared.STEPS4)
         case "W5":
             idle, began = shared.memory_mb(os.getpid()), time.perf_counter()
-            await all_of(shared.RUNS5, shared.FLIGHT5, lambda n: post(f"park/k{n}/run/send", n))
+            await shared.all_of(shared.RUNS5, shared.FLIGHT5, lambda n: post(f"park/k{n}/run/send", n))
             while parked < shared.RUNS5:
                 await asyncio.sleep(0.02)
             park_s, memory = time.perf_counter() - began, shared.memory_mb(os.getpid()) - idle
             began = time.perf_counter()
-            await all_of(shared.RUNS5, shared.FLIGHT5, lambda n: post(f"park/k{n}/go", 0))
+            await shared.all_of(shared.RUNS5, shared.FLIGHT5, lambda n: post(f"park/k{n}/go", 0))
             while finished < shared.RUNS5:
                 await asyncio.sleep(0.02)
             shared.emit("W5", park_s=park_s, memory_mb=memory, resume_s=time.perf_counter() - began)

@@ -3,13 +3,14 @@ needs nothing but psutil."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,19 @@ def large(i: int) -> dict[str, Any]:
 def emit(workload: str, **figures: float) -> None:
     """One line of figures on stdout, for bench.py."""
     print(json.dumps({"workload": workload, **figures}), flush=True)
+
+
+async def all_of(count: int, flight: int, work: Callable[[int], Awaitable[Any]]) -> float:
+    """Seconds for `count` calls of work(n), `flight` at once."""
+    limit = asyncio.Semaphore(flight)
+
+    async def one(n: int) -> None:
+        async with limit:
+            await work(n)
+
+    began = time.perf_counter()
+    await asyncio.gather(*(one(n) for n in range(count)))
+    return time.perf_counter() - began
 
 
 def latency(seconds: list[float], steps: int = STEPS1) -> dict[str, float]:
