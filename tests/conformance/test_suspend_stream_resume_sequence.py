@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
 
 from noria import Context, InvalidInput, Noria, RunNotSuspended, Step, StepNotSuspended, Workflow, step
 from tests.conformance.conftest import Host
@@ -355,10 +355,22 @@ async def test_a_resume_needs_no_provider(noria: Noria, host: Host) -> None:
 
 
 async def test_data_that_only_the_worker_can_check_leaves_the_step_suspended(noria: Noria, host: Host) -> None:
-    """A client that knows the workflow by its id alone cannot refuse it; the run must not die of a typing error."""
-    run = await host(summing(Value))
+    """A client that knows the workflow by its id alone refuses what the type's schema says; what only the type's own code
+    can tell is the worker's to refuse, and the run must not die of a typing error."""
+
+    class Even(Value):
+        @field_validator("value")
+        @classmethod
+        def even(cls, value: int) -> int:
+            if value % 2:
+                raise ValueError("an even number is wanted")
+            return value
+
+    run = await host(summing(Even))
     before = await run.start({"value": 0})
     async with Noria.connect(noria.url, namespace=noria.namespace) as stranger:
-        result = await stranger.create_run("summing", run.id).resume({"value": "many"})
+        with pytest.raises(InvalidInput, match="value"):
+            await stranger.create_run("summing", run.id).resume({"value": "many"})
+        result = await stranger.create_run("summing", run.id).resume({"value": 21})
         assert result.status == "suspended" and result.suspended == before.suspended and result.steps == before.steps
-        assert (await stranger.create_run("summing", run.id).resume({"value": 21})).result == {"value": 22}
+        assert (await stranger.create_run("summing", run.id).resume({"value": 20})).result == {"value": 21}

@@ -233,7 +233,7 @@ class _Fanout:
         asked = {path for sequence, path in tree.pending if sequence > tree.actor(path).in_seen}
         for seg in list(self.remote):
             child = self.child(seg)
-            if child.status in RESTING and child.path not in asked:
+            if child.status in ENDED or (child.status in RESTING and child.path not in asked):  # one that ended waits for nothing
                 self._rest(seg, child.status)
         stirred = self._with_news() if self.rested else set[str]()
         for seg in [s for s in self.rested if s in stirred]:
