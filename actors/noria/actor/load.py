@@ -133,9 +133,8 @@ async def _commands_since(broker: Broker, key: ActorKey, tree: Tree, newcomer: i
     While the root rests so do its children, and whatever wakes them comes by the root: no reading of the tree, which
     scans. A root chain without a last fact aged out.
     """
-    last, entries = await asyncio.gather(broker.log.last(key), broker.commands.read(key, tree.root.in_seen))
-    rests = last is None or last.sequence == tree.root.last
-    return entries if rests and (not entries or entries[0].sequence == newcomer) else None
+    entries = await broker.commands.read(key, tree.root.in_seen)
+    return entries if not entries or entries[0].sequence == newcomer else None
 
 
 async def glance(broker: Broker, key: ActorKey) -> Loaded:
