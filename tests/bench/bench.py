@@ -77,8 +77,10 @@ def main() -> None:
             for name, (command, environment) in contenders.items():
                 if name == FLOOR and workload in ("W5", "W6"):
                     continue  # an append knows neither rest nor hosts
-                print(f"{workload} {name} …", file=sys.stderr, flush=True)
-                for figure, value in measure(command, environment, workload).items():
+                print(f"{workload} {name} …", end=" ", file=sys.stderr, flush=True)
+                measured = measure(command, environment, workload)
+                print(", ".join(f"{figure} {value:.4g}" for figure, value in measured.items()), file=sys.stderr, flush=True)
+                for figure, value in measured.items():
                     figures.setdefault(workload, {}).setdefault(name, {}).setdefault(figure, []).append(value)
     if options.json:
         print(json.dumps({"figures": figures, "absent": absent}))
