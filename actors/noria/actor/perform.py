@@ -65,7 +65,8 @@ async def run_step(activation: Activation, actor: Actor, task: RunStep) -> None:
                 continue
             else:
                 outcome = await _wait(activation, actor, fact, pause)
-        break
+        if outcome is not None:
+            break
     facts: list[Fact] = [outcome]
     if isinstance(outcome, StepEnded) and not task.leaf:
         if outcome.status != "success":
@@ -198,13 +199,17 @@ def _final(error: Exception, retry: Retry, made: int) -> bool:
     return isinstance(error, hopeless) or made > retry.attempts or (isinstance(error, HandlerFailed) and not error.retryable)
 
 
-async def _wait(activation: Activation, actor: Actor, fact: _Attempts, pause: float) -> StepWaiting:
+async def _wait(activation: Activation, actor: Actor, fact: _Attempts, pause: float) -> StepWaiting | None:
+    """None: the pause is over already."""
     until = now() + pause
-    await set_timer(activation, actor, fact.task.step.id, until)
+    if await set_timer(activation, actor, fact.task.step.id, until):
+        fact.tell_beginning()
+        activation.check_lease()  # the next try comes at once, without a word that a successor would refuse
+        return None
     return fact.waiting(until)
 
 
-async def _wait_for_handler(activation: Activation, actor: Actor, fact: _Attempts, why: NoHandler) -> StepWaiting:
+async def _wait_for_handler(activation: Activation, actor: Actor, fact: _Attempts, why: NoHandler) -> StepWaiting | None:
     """Nobody serves the step: that is no try. The run waits behind a timer, longer and longer, and holds nothing."""
     fact.made -= 1
     before = actor.steps.get(fact.task.step.id)
@@ -216,11 +221,16 @@ async def _wait_for_handler(activation: Activation, actor: Actor, fact: _Attempt
     return await _wait(activation, actor, fact, pause)
 
 
-async def set_timer(activation: Activation, actor: Actor, step: str, until: float) -> None:
-    """Before the waiting fact: a timer that is set twice replaces itself, one that was not set would be lost."""
+async def set_timer(activation: Activation, actor: Actor, step: str, until: float) -> bool:
+    """Before the waiting fact: a timer that is set twice replaces itself, one that was not set would be lost.
+
+    True when it came back before its answer: then wait no longer. A waiting fact would cover it, so that nothing woke the
+    run any more if this host left it there.
+    """
     await arm_expiry(activation, until)
     command = commands.TimerFired(activation.journal.nonces.next(), now(), actor.path, step, until)
     await activation.broker.timers.set(activation.journal.key_of(actor), step, until, commands.encode(command))
+    return activation.tree.fired.get(actor.path, 0.0) >= until
 
 
 async def rearm(activation: Activation) -> None:
@@ -302,11 +312,12 @@ async def run_sleep(activation: Activation, actor: Actor, task: RunSleep) -> Non
             fact = StepEnded(entry.id, "failed", started_at, now(), error=info, counts=False)
             return await activation.record(actor, _with_end(fact, task.final))
         if until - started_at > LINGER_SECONDS:
-            await set_timer(activation, actor, entry.id, until)
-            return await activation.record(actor, [StepWaiting(entry.id, started_at, until)])
-        waiting = {"status": "waiting", "until": iso(until)}
-        activation.journal.live("workflow-step-waiting", actor, entry.id, waiting)
-        await asyncio.sleep(max(0.0, until - now()))
+            if not await set_timer(activation, actor, entry.id, until):
+                return await activation.record(actor, [StepWaiting(entry.id, started_at, until)])
+        else:
+            waiting = {"status": "waiting", "until": iso(until)}
+            activation.journal.live("workflow-step-waiting", actor, entry.id, waiting)
+            await asyncio.sleep(max(0.0, until - now()))
     else:
         started_at = actor.steps[entry.id].started_at or started_at
     fact = StepEnded(entry.id, "success", started_at, now(), actor.prev, counts=False)
