@@ -8,7 +8,7 @@ import pytest
 
 from noria import Workflow, step
 from noria.contract import commands, envelopes
-from noria.contract.facts import Answered, Fact, FactMessage, Finished, Started, StepEnded, StepSuspended, TakenOver
+from noria.contract.facts import Answered, BlockEnded, Fact, FactMessage, Finished, Started, StepEnded, StepSuspended, TakenOver
 from noria.contract.rewinds import Assumed, Held, Retried, Rewind, Rewound
 from noria.contract.values import dumps, loads
 from noria.errors import GraphMismatch
@@ -105,6 +105,21 @@ def test_a_round_and_a_retry_begin_a_life() -> None:
     assert "n" not in tree.actors, "the last round is forgotten once the next one begins"
     fold_message(tree, 5, "", message(Retried("n", 3, 1, 20.0, 10.0)))
     assert (tree.root.seg("n"), tree.root.retries, tree.actor("n@3").input, tree.actor("n@3").until) == ("n@3", {"n": 1}, 5, 20.0)
+
+
+def test_an_item_that_its_fan_out_forgot_does_not_come_back() -> None:
+    tree, start = Tree(), commands.Start("c", 1.0, 7)
+    item = message(ended("f", 7, leaf=True), in_seen=3)
+    block = message(BlockEnded("f", "foreach", "success", 3.0, total=1))
+    fold_command(tree, 1, "", commands.Start("s", 1.0, [7]))
+    fold_message(tree, 2, "", message(Started([7], None, 1.0)))
+    fold_command(tree, 3, "f=0", start)
+    fold_message(tree, 4, "f=0", item)
+    fold_message(tree, 5, "", block)
+    again = Tree.of(loads(dumps(tree.dump())))
+    fold_command(again, 3, "f=0", start)  # whoever goes on by a record reads all commands again
+    fold_message(again, 4, "f=0", item)
+    assert list(again.actors) == [""] and again.root.children == {} and again.pending == tree.pending
 
 
 def test_a_suspension_is_held_until_its_step_is_reached() -> None:

@@ -141,12 +141,15 @@ class Tree:
         return self.root.status in ENDED and not self.travels
 
     def is_over(self, path: str) -> bool:
-        """Whether a path belongs to a life that is over."""
+        """Whether a path belongs to a life that is over, or to an item of a foreach that ended, which may be forgotten."""
         while path != self.base:
             above = self.actors.get(parent(path))
             unit, index, life = split(segment(path))
-            if above is not None and life < above.life(unit if index is None else f"{unit}={index}"):
-                return True
+            if above is not None:
+                if index is not None and unit in above.blocks:
+                    return True
+                if life < above.life(unit if index is None else f"{unit}={index}"):
+                    return True
             path = parent(path)
         return False
 
