@@ -9,6 +9,7 @@ from noria.contract import commands, envelopes
 from noria.contract.commands import Start
 from noria.contract.facts import FactMessage, StepEnded, TakenOver
 from noria.contract.values import dumps, loads
+from noria.limits import POISON_TAKEOVERS
 from noria.machine.fold import fold_command, fold_message
 from noria.machine.state import ENDED, RESTING, Tree
 from noria.machine.view import child_status, view
@@ -46,6 +47,7 @@ class Watch:
         self.over: set[ActorKey] = set()  # actors that ended
         self.rested: dict[RunKey, Rested] = {}  # the root's last rest
         self.recorded: dict[RunKey, int] = {}  # the root's last fact in the record
+        self.takeovers: Counter[ActorKey] = Counter()  # of each chain, since anything else was recorded at or below it
         server.watchers.append(self.stored)
         put, consumer = server.put_record, server.consumer
         server.put_record = lambda run, body, *rest: (put(run, body, *rest), self.put(run, body))[0]  # type: ignore[method-assign]
@@ -90,12 +92,26 @@ class Watch:
             self.history.setdefault(run, []).append(entry)
             message = envelopes.decode(entry.body)
             self._may_write(entry, tree, message)
+            self._count_takeovers(entry.actor, message)
             fold_message(tree, entry.sequence, path, message)
             before = self.seen.get(entry.actor, 0)
             self.seen[entry.actor] = max(self.seen.get(entry.actor, 0), message.in_seen)
             if tree.actors[path].status in ENDED:
                 self.over.add(entry.actor)
             self._follows(entry, tree, message, before)
+
+    def _count_takeovers(self, key: ActorKey, message: FactMessage) -> None:
+        for fact in message.facts:
+            if not isinstance(fact, TakenOver):
+                for path in _above(key.path):
+                    self.takeovers.pop(ActorKey(*key.tree, path), None)
+            elif key in self.commands:  # not in place: whoever hosts it counts
+                self.takeovers[key] += 1
+
+    def is_near_poison(self) -> bool:
+        """Whether a run has lost so many hosts in a row that one or two more have it given up, as they must: the engine cannot
+        know that none of them died of it."""
+        return any(count >= POISON_TAKEOVERS - 1 for count in self.takeovers.values())
 
     def _may_write(self, entry: Stored, tree: Tree, message: FactMessage) -> None:
         actor = tree.actor(entry.actor.path)

@@ -16,10 +16,11 @@ LONGEST_STALL = 12.0  # more than two leases
 
 
 class Weather:
-    """Chances of each fault; `calm` ends them all. `trace` is told of everything that happens."""
+    """Chances of each fault; `calm` ends them all, `spares` says whether none may happen just now. `trace` is told of
+    everything that happens."""
 
-    def __init__(self, chance: random.Random, trace: Callable[[str], None]) -> None:
-        self.chance, self.trace, self.calm = chance, trace, False
+    def __init__(self, chance: random.Random, trace: Callable[[str], None], spares: Callable[[], bool] = lambda: False) -> None:
+        self.chance, self.trace, self.spares, self.calm = chance, trace, spares, False
         self.slowest = chance.choice([0.001, 0.01, 0.1])
         self.crash = chance.choice([0.0, 0.0, 0.002, 0.01])
         self.lost_request = chance.choice([0.0, 0.01])
@@ -29,7 +30,7 @@ class Weather:
         self.late = chance.choice([0.0, 0.05])  # deliveries and news that come after others
 
     def happens(self, probability: float) -> bool:
-        return not self.calm and probability > 0 and self.chance.random() < probability
+        return not self.calm and probability > 0 and self.chance.random() < probability and not self.spares()
 
     def delay(self) -> float:
         return self.chance.random() * (0.001 if self.calm else self.slowest)

@@ -26,6 +26,7 @@ LOG_SECONDS = 250.0  # facts age while runs sleep
 PATIENCE_SECONDS = 2000.0  # by then everything has ended
 MOST_TURNS = 100_000  # worlds take some thousands
 KEPT = 200
+TAKES_HOSTS = ("kill", "freeze", "stop", "redeliver", "jump")
 
 
 class Member:
@@ -71,7 +72,7 @@ class World:
         self.server = Server(LOG_SECONDS)
         self.watch = Watch(self.server)
         self._digest, self.tail = hashlib.sha256(), list[str]()
-        self.weather = Weather(random.Random(seed + 1), self.trace)
+        self.weather = Weather(random.Random(seed + 1), self.trace, self.watch.is_near_poison)
         self.counts: Counter[str] = Counter()
         self.executions: Counter[str] = Counter()
         specs = [graph(self.chance) for _ in range(self.chance.randint(1, 3))]
@@ -177,7 +178,10 @@ class World:
 
     def misbehave(self) -> None:
         chance, workers = self.chance, [w for w in self.workers if w.lives and w.wire is not None]
-        match chance.choice(["kill", "freeze", "stop", "start", "redeliver", "jump", "cancel", "leave", "again", "nothing", "nothing"]):
+        what = chance.choice(["kill", "freeze", "stop", "start", "redeliver", "jump", "cancel", "leave", "again", "nothing", "nothing"])
+        if what in TAKES_HOSTS and self.watch.is_near_poison():  # a run that loses one host too many must fail: that is no breach
+            return
+        match what:
             case "kill" if workers:
                 victim = chance.choice(workers)
                 self.trace(f"kill {victim.process}")
