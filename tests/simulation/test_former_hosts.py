@@ -13,7 +13,7 @@ from noria import Context, Noria, Step, Workflow, step
 from noria.actor.journal import Fenced, Journal
 from noria.actor.load import load
 from noria.contract import commands, envelopes
-from noria.contract.facts import Fact, Finished, Rested, StepEnded, TakenOver
+from noria.contract.facts import BlockEnded, Fact, Finished, Rested, StepEnded, TakenOver
 from noria.contract.values import dumps
 from noria.ids import Nonces
 from noria.limits import LOG_TTL_SECONDS
@@ -71,6 +71,21 @@ def test_a_host_adopts_what_a_former_one_recorded_meanwhile() -> None:
         await former.append(former.tree.actor("c"), [ended("s2")])
         await successor.append(successor.tree.actor("c"), [ended("s2")])
         assert successor.tree.actor("c").host == former.nonce and "s2" in successor.tree.actor("c").steps
+
+    simulated(check)
+
+
+def test_a_host_adopts_a_block_with_what_its_members_recorded() -> None:
+    async def check(broker: MemoryBroker) -> None:
+        former = await begun(broker)
+        successor = await host(broker)
+        await successor.append(successor.tree.root, [TakenOver(1.0)])
+        await former.append(former.tree.actor("beside"), [StepEnded("beside", "success", 1.0, 2.0, output=1, leaf=True)])
+        await former.append(former.tree.actor("c.arm"), [StepEnded("arm", "success", 1.0, 2.0, output=2, leaf=True)])
+        await former.append(former.tree.actor("c"), [BlockEnded("branch", "branch", "success", 2.0, segments=["arm"])])
+        await successor.append(successor.tree.actor("c"), [ended("s2")])
+        assert successor.tree.actor("c").prev == {"arm": 2}
+        assert successor.tree.actor("beside").output == 1  # the cursor passes over nothing
 
     simulated(check)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from noria.actor import endings, perform, resting
 from noria.actor.drive import drive
 from noria.actor.journal import Fenced, Journal
-from noria.actor.load import Unreadable, bury, fold
+from noria.actor.load import Unreadable
 from noria.actor.places import Places
 from noria.actor.travel import travel
 from noria.clock import now
@@ -22,7 +22,7 @@ from noria.errors import BrokerUnavailable, LimitExceeded, NoriaError
 from noria.limits import FIRST_RECORD_SECONDS, MAX_LOG_MESSAGES, POISON_TAKEOVERS, RECORD_EVERY_FACTS
 from noria.machine.state import ENDED, RESTING, Actor, Tree
 from noria.observing import Stretch
-from noria.ports import Delivery, Refused, Stored
+from noria.ports import Delivery, Refused
 from noria.workflow.builder import Workflow
 from noria.workflow.context import AbortSignal
 
@@ -218,24 +218,15 @@ class Activation:
 
     async def _look(self, only_children: bool) -> None:
         """Read what came: always from the subjects, never from news, which also tell of appends that were refused."""
-        tree = self.tree
         if self.watching:
-            for entry in await self.broker.log.read_tree(self.key, tree.cursor):
-                if entry.actor.path == self.key.path and entry.sequence > tree.root.last:
-                    raise Fenced
-                await self._fold(entry)
+            await self.journal.catch_up()
         if not only_children:
             for entry in await self.broker.commands.read(self.key, self.journal.in_seen):
-                await self._fold(entry)
+                await self.journal.take_in(entry)
                 self.journal.in_seen = entry.sequence
         self._prove()
         stirred, self.stirred = self.stirred, asyncio.Event()
         stirred.set()
-
-    async def _fold(self, entry: Stored) -> None:
-        bad = await fold(self.broker, self.tree, entry)
-        if bad is not None:
-            await bury(self.broker, [bad])
 
     def _prove(self) -> None:
         """A suspect that got on is none any more: another one's turn."""

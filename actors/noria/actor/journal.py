@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from noria.actor import parcels
-from noria.actor.load import fold, load
+from noria.actor.load import bury, fold, load
 from noria.clock import now
 from noria.contract.envelopes import Envelope
 from noria.contract.facts import Fact, FactMessage, TakenOver
@@ -17,7 +17,7 @@ from noria.limits import MAX_VALUE_BYTES
 from noria.machine.fold import fold_message
 from noria.machine.state import Actor, Tree
 from noria.observing import Stretch
-from noria.ports import ActorKey, Broker, Refused
+from noria.ports import ActorKey, Broker, Refused, Stored
 
 
 class Fenced(Exception):
@@ -66,7 +66,8 @@ class Journal:
         if len(body) > self._inline:
             self._check_size(actor, message, len(body), opening)
             body = await parcels.pack(self.broker, self.key.tree, body)
-        future = self.broker.log.append(self.key_of(actor), body, actor.last)
+        expected = actor.last
+        future = self.broker.log.append(self.key_of(actor), body, expected)
         if self._stretch is not None:
             self._stretch.appended()
         try:
@@ -76,7 +77,7 @@ class Journal:
             future.add_done_callback(lambda f: self._landed(f, actor, message))
             raise
         except Refused:
-            await self._refused(actor, message, body)
+            await self._refused(actor, message, body, expected)
             return
         fold_message(self.tree, sequence, actor.path, message)
 
@@ -100,8 +101,8 @@ class Journal:
         while self._flying:
             await asyncio.wait(set(self._flying))
 
-    async def _refused(self, actor: Actor, message: FactMessage, body: bytes) -> None:
-        """Go on if the chain only aged out; adopt what a former host's in-place child recorded; else give way.
+    async def _refused(self, actor: Actor, message: FactMessage, body: bytes, expected: int) -> None:
+        """Go on if the chain only aged out; adopt what a former host recorded of in-place children; else give way.
 
         A chain that aged out, and a child's, do not tell who hosts: the own chain does, or the record that outlives it.
         """
@@ -115,11 +116,25 @@ class Journal:
             sequence = await self.broker.log.append(key, body, 0)
             fold_message(self.tree, sequence, actor.path, message)
             return
-        found = await self.broker.log.read(key, actor.last)
-        if not found:
+        await self.catch_up()
+        if actor.last == expected:
             raise Fenced
-        for entry in found:
-            await fold(self.broker, self.tree, entry)
+
+    async def catch_up(self) -> None:
+        """Fold what others wrote at and below the own actor. Raises Fenced when it was on the own chain.
+
+        Never one child's chain alone: what ends a block says nothing of the members, whose facts came before it.
+        """
+        tree = self.tree
+        for entry in await self.broker.log.read_tree(self.key, tree.cursor):
+            if entry.actor.path == self.key.path and entry.sequence > tree.root.last:
+                raise Fenced
+            await self.take_in(entry)
+
+    async def take_in(self, entry: Stored) -> None:
+        bad = await fold(self.broker, self.tree, entry)
+        if bad is not None:
+            await bury(self.broker, [bad])
 
     async def _hosts_still(self) -> bool:
         """Whether nobody else wrote on the own chain, and be it long ago."""
