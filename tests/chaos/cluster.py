@@ -37,7 +37,7 @@ class Cluster:
 
     async def __aenter__(self) -> Cluster:
         self._nodes = [self._start(n) for n in range(3)]
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while True:  # a first election takes some seconds
                 try:
                     async with Noria.connect(self.urls, namespace="probe", replicas=3) as probe:
@@ -69,7 +69,7 @@ class Cluster:
 
     async def whole(self, connection: Connection, stream: str) -> None:
         """Wait until every replica of the stream is there and current."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while True:
                 info: dict[str, Any] = await connection.api(f"STREAM.INFO.{stream}")
                 others = info.get("cluster", {}).get("replicas") or []
