@@ -6,10 +6,9 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
+from tests.chaos.proxy import Proxy
 from tests.conformance.doubles import drained, gives, told, types
 
 from noria import Context, InvalidInput, Noria, NoWorker, RunEvent, RunNotFound, Workflow, step
@@ -40,39 +39,6 @@ def asking() -> Workflow:
     return Workflow("asking").then(gives("begin", lambda x: x + 1)).then(ask).then(gives("end", lambda x: x * 2)).commit()
 
 
-class Proxy:
-    """Forwards TCP to a server; `cut` closes every connection that goes through."""
-
-    def __init__(self, url: str) -> None:
-        self._host, _, port = url.removeprefix("nats://").rpartition(":")
-        self._port, self._writers, self.cuts = int(port), set[asyncio.StreamWriter](), 0
-
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[str]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        yield f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        server.close()
-        self.cut()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        back, forth = await asyncio.open_connection(self._host, self._port)
-        self._writers |= {writer, forth}
-        await asyncio.gather(self._pump(reader, forth), self._pump(back, writer), return_exceptions=True)
-        self._writers -= {writer, forth}
-
-    @staticmethod
-    async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-        writer.close()
-
-    def cut(self) -> None:
-        self.cuts += 1
-        for writer in list(self._writers):
-            writer.transport.abort()
-
-
 async def test_observers_see_the_same_events_live_finished_and_before_the_run_began(noria: Noria, server_url: str) -> None:
     flow = chatty(20, pause=0.002)
     async with Noria.connect(server_url, namespace=noria.namespace) as other, noria.worker(flow, lease=5):
@@ -88,6 +54,19 @@ async def test_observers_see_the_same_events_live_finished_and_before_the_run_be
     assert types(events)[:2] == ["start", "step-start"] and types(events)[-1] == "finish" and numbers(events) == list(range(20))
     for other_events in seen:
         assert other_events == events
+
+
+async def test_an_observer_that_looks_while_the_run_begins_misses_nothing(noria: Noria, server_url: str) -> None:
+    async with Proxy(server_url) as far, Noria.connect(far.url, namespace=noria.namespace) as other, noria.worker(chatty(2)):
+        await other.broker.provision()
+        far.delay_seconds = 0.03
+        watching = list[asyncio.Task[list[RunEvent]]]()
+        for n in range(24):
+            watching.append(asyncio.create_task(drained(other.create_run("chatty", f"r{n}").observe(), 20)))
+            await asyncio.sleep(n / 100)  # at every moment of its looking
+            await noria.create_run("chatty", f"r{n}").start(None)
+        for n, events in enumerate(await asyncio.gather(*watching)):
+            assert numbers(events) == [0, 1], n
 
 
 async def test_an_observer_goes_past_what_was_resumed(noria: Noria) -> None:
@@ -133,18 +112,19 @@ async def test_a_slow_reader_holds_a_window_and_misses_nothing(noria: Noria) -> 
 
 
 async def test_no_gap_when_the_readers_connection_is_cut(noria: Noria, server_url: str) -> None:
-    flow, proxy = chatty(400, pause=0.004), Proxy(server_url)
-    async with proxy.open() as url, Noria.connect(url, namespace=noria.namespace) as far, noria.worker(flow, lease=5):
+    flow, cuts = chatty(400, pause=0.004), 0
+    async with Proxy(server_url) as proxy, Noria.connect(proxy.url, namespace=noria.namespace) as far, noria.worker(flow, lease=5):
         run = noria.create_run(flow, "cut")
         watching = asyncio.create_task(drained(far.create_run("chatty", "cut").observe(), 40))
         running = asyncio.create_task(run.start())
         for _ in range(3):
             await asyncio.sleep(0.4)
-            proxy.cut()
+            await proxy.cut(0)
+            cuts += 1
         await running
         events = await watching
         assert events == await drained(run.observe())
-    assert proxy.cuts >= 3 and numbers(events) == list(range(400))
+    assert cuts >= 3 and numbers(events) == list(range(400))
 
 
 async def test_no_gap_when_the_server_dies(tmp_path: os.PathLike[str]) -> None:

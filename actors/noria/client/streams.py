@@ -48,11 +48,14 @@ class RunStream:
 
     async def _look(self) -> int:
         """What an observer begins with. Raises RunNotFound for a run that was deleted."""
-        if await self._broker.log.last(ActorKey(*self._key)) is None:
-            loaded = await load(self._broker, ActorKey(*self._key))
+        root = ActorKey(*self._key)
+        if await self._broker.log.last(root) is None:
+            loaded = await load(self._broker, root)
             if loaded.deleted:
                 raise RunNotFound(f"run {self._key.run!r} of workflow {self._key.workflow!r} was deleted")
-            if loaded.tree.root.last:
+            known = loaded.tree.root.last
+            # all from the record, and the log still without a fact: not a run that began while this looked
+            if known and known == loaded.recorded and await self._broker.log.last(root) is None:
                 self._aged_out = loaded.tree
         return 0
 
