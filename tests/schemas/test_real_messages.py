@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from nats.aio.msg import Msg
@@ -70,7 +71,7 @@ class Listener:
     """Sees whatever is published in the namespace and its buckets."""
 
     def __init__(self, noria: Noria) -> None:
-        self.noria, self.seen = noria, Counter[str]()
+        self.noria, self.seen, self.since = noria, Counter[str](), datetime.now(UTC)
         self.problems: list[str] = []
         self.subjects: set[str] = set()
 
@@ -87,7 +88,12 @@ class Listener:
         body = json.loads(msg.data) if msg.data else None
         for name, value in self.parts(kind, msg, body):
             self.seen[name] += 1
-            self.problems += problems_of_event(value) if name.startswith("events/") and name != "events/batch" else problems(name, value)
+            if name.startswith("events/") and name != "events/batch":
+                self.problems += problems_of_event(value)
+                if datetime.fromisoformat(value["time"]) < self.since - timedelta(seconds=1):
+                    self.problems.append(f"{name}: its time is {value['time']}")
+            else:
+                self.problems += problems(name, value)
 
     def parts(self, kind: str, msg: Msg, body: Any) -> list[tuple[str, Any]]:
         subjects = self.noria.broker.subjects

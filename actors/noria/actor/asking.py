@@ -38,7 +38,7 @@ async def ask(activation: Activation, actor: Actor, task: Ask) -> None:
         await activation.record(actor, [Finished("failed", now(), error=info)])
     else:
         again = isinstance(entry, LoopEntry) and not isinstance(entry.unit, Step) and value != entry.until
-        await _keep(activation, actor, Answered(task.key, value, actor.life(entry.id) + 1 if again else 0))
+        await _keep(activation, actor, Answered(task.key, value, actor.life(entry.id) + 1 if again else 0, now()))
 
 
 async def _keep(activation: Activation, actor: Actor, fact: Answered) -> None:

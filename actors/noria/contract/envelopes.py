@@ -148,10 +148,10 @@ class Envelope:
                 step = fact.entry if fact.kind in ("foreach", "nested", "loop") else None
                 return self.event(id, "block-ended", path, step, iso(fact.ended_at), {"noria": block})
             case Answered():
-                meta = {"k": "answered", "entry": fact.entry, "value": fact.value}
+                meta = {"k": "answered", "entry": fact.entry, "value": fact.value, "t": fact.at}
                 if fact.life:
                     meta["life"] = fact.life
-                return self.event(id, "condition-answered", path, None, iso(0.0), {"noria": meta})
+                return self.event(id, "condition-answered", path, None, iso(fact.at), {"noria": meta})
             case Retried() | Rewound():
                 meta = encode_life(fact)
                 return self.event(id, f"workflow-{meta['k']}", path, None, iso(fact.at), {"noria": meta})
@@ -241,7 +241,7 @@ def _decode_fact(event: dict[str, Any]) -> Fact:
                 meta.get("segment", ""), meta.get("error"), meta.get("tripwire"),
             )  # fmt: skip
         case "answered":
-            return Answered(meta["entry"], meta["value"], meta.get("life", 0))
+            return Answered(meta["entry"], meta["value"], meta.get("life", 0), meta.get("t", 0.0))
         case "retried" | "rewound":
             return decode_life(meta)
         case "rested":

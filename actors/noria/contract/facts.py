@@ -102,6 +102,7 @@ class Answered:
     entry: str
     value: JSON
     life: int = 0  # the loop's nested workflow begins this life for its next round
+    at: float = 0.0  # 0: in a log from before it was told
 
 
 @dataclass(slots=True)

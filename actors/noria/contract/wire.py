@@ -114,6 +114,7 @@ class AnsweredMeta(Head):
     entry: str
     value: Any
     life: int | None = None
+    t: float | None = None
 
 
 class RestedMeta(Head):
