@@ -14,9 +14,9 @@ T = TypeVar("T")
 class Observer(Protocol):
     """Told of what the core does. Laws: never raises, never blocks; only where there is one is anything paid for it."""
 
-    def sends(self, verb: str, run: RunKey, traceparent: str | None) -> AbstractContextManager[str | None]:
+    def sends(self, verb: str, run: RunKey, traceparent: str | None, of: str | None) -> AbstractContextManager[str | None]:
         """Around the sending of a command that goes on from `traceparent`, else from what the caller does; what the
-        command shall carry."""
+        command shall carry. `of`: the traceparent of the run's start, "" if it had none, None where this is its start."""
         ...
 
     def delivered(self, delivery: Delivery) -> None:
@@ -47,6 +47,14 @@ class Stretch(Protocol):
 
     async def child(self, path: str, work: Coroutine[Any, Any, str]) -> str:
         """Watch a nested workflow that runs in place; its status."""
+        ...
+
+    async def evaluation(self, what: str, entry: str, path: str, work: Coroutine[Any, Any, T]) -> T:
+        """Watch a function of the workflow itself, a "mapping" or a "condition"; what it gives or raises."""
+        ...
+
+    def took_in(self, command: bytes) -> None:
+        """A command came for the actor while it is hosted by another one."""
         ...
 
     def slept(self, step: str, path: str, began: float, ended: float) -> None: ...

@@ -15,6 +15,7 @@ import yaml
 from noria.broker.permissions import server_files
 from noria.contract.channels import ROLES
 from noria.contract.subjects import Subjects
+from noria.telemetry.export import SIGNALS
 from noria.telemetry.metrics import ALL
 
 INFRA = Path(__file__).parents[2] / "infra"
@@ -85,6 +86,7 @@ def test_clients_are_users_of_the_configuration() -> None:
 
 def test_telemetry_is_wired_through() -> None:
     collector = yaml.safe_load((INFRA / "compose" / "collector.yaml").read_text())
+    assert set(collector["service"]["pipelines"]) == {signal.lower() for signal in SIGNALS}
     for pipeline in collector["service"]["pipelines"].values():
         for part in ("receivers", "processors", "exporters"):
             assert set(pipeline[part]) <= set(collector[part])

@@ -154,6 +154,68 @@ async def test_steps_sleeps_and_nested_workflows_have_spans_with_their_parents(n
     assert nap.end_time - nap.start_time >= 45_000_000
 
 
+async def test_mappings_and_conditions_have_spans(noria: Noria, seen: Seen) -> None:
+    flow = (
+        Workflow("choosing").map({"n": 1}, id="made").map(lambda x: x["n"], id="picked")
+        .branch((lambda x: True, first), (lambda x: False, first.clone(id="other"))).map(lambda x: x["first"], id="back")
+        .do_until(first.clone(id="again"), lambda x: x >= 4).then(Workflow("below").map(lambda x: x, id="inside").then(first.clone(id="last")))
+        .map(lambda x: 1 // 0, id="fails")
+    ).commit()  # fmt: skip
+    async with noria.worker(flow):
+        assert (await noria.run(flow, 1)).status == "failed"
+        (hosting,) = await seen.count(1, "run choosing")
+    names = Counter(s.name for s in seen.spans() if s.name.startswith(("mapping", "condition")))
+    made = ("made", "picked", "back", "inside", "fails")
+    assert names == {**{f"mapping {id}": 1 for id in made}, "condition branch-2": 1, "condition again": 2}
+    inside = seen.the("mapping inside")
+    assert inside.parent.span_id == seen.the("child below").context.span_id
+    assert (inside.attributes["noria.path"], inside.attributes["noria.step"]) == ("below", "inside")
+    assert seen.the("condition branch-2").parent.span_id == hosting.context.span_id
+    failed = seen.the("mapping fails")
+    assert failed.status.status_code is StatusCode.ERROR and failed.events[0].attributes["exception.type"] == "ZeroDivisionError"
+
+
+async def test_every_command_has_a_span_that_is_linked_with_the_run(noria: Noria, seen: Seen) -> None:
+    begun = asyncio.Event()
+
+    @step
+    async def endless(x: Any) -> None:
+        begun.set()
+        await asyncio.sleep(60)
+
+    slow = Workflow("slow").then(endless).commit()
+    origin, held = noria.create_run(listed), noria.create_run(slow)
+    async with noria.worker(listed, slow, grace=0):
+        assert (await origin.start(1)).status == "suspended"
+        await origin.resume(5)
+        await origin.time_travel("ask", input=2)
+        fork = await origin.fork("ask", input=3)
+        assert (await fork.result()).status == "suspended"
+        await held.start_async(1)
+        await begun.wait()
+        with pytest.raises(TimeoutError):
+            await held.restart(timeout=0.1)
+        await held.cancel()
+        await seen.count(4, "run listed")
+        await seen.count(1, "run slow")
+
+    def links(span: ReadableSpan) -> list[int]:
+        return [link.context.span_id for link in span.links]
+
+    start, begin = seen.the("start listed"), seen.the("start slow")
+    for verb, flow, of in (("resume", "listed", start), ("time-travel", "listed", start), ("fork", "listed", start),
+                           ("restart", "slow", begin), ("cancel", "slow", begin)):  # fmt: skip
+        span = seen.the(f"{verb} {flow}")
+        assert links(span) == [of.context.span_id] and span.attributes["noria.workflow"] == flow
+        if verb in ("resume", "time-travel"):
+            assert [links(s) for s in seen.spans("run listed")].count([span.context.span_id]) == 1
+    (hosting,) = seen.spans("run slow")  # it was hosted by the start's delivery when they came
+    assert links(hosting) == [seen.the(f"{verb} slow").context.span_id for verb in ("restart", "cancel")]
+    forked = seen.the("fork listed")
+    (beginning,) = [s for s in seen.spans("run listed") if s.attributes["noria.run_id"] == fork.id]
+    assert beginning.parent.span_id == forked.context.span_id and not links(beginning)
+
+
 async def test_a_sleep_behind_a_timer_is_one_span_of_its_whole_length(noria: Noria, seen: Seen) -> None:
     long = Workflow("long").sleep(2.4).commit()
     async with noria.worker(long):

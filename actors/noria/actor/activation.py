@@ -224,6 +224,8 @@ class Activation:
             for entry in await self.broker.commands.read(self.key, self.journal.in_seen):
                 await self.journal.take_in(entry)
                 self.journal.in_seen = entry.sequence
+                if self.stretch is not None:
+                    self.stretch.took_in(entry.body)
         self._prove()
         stirred, self.stirred = self.stirred, asyncio.Event()
         stirred.set()

@@ -29,7 +29,8 @@ async def ask(activation: Activation, actor: Actor, task: Ask) -> None:
     entry = task.entry
     context = LiveContext(activation, actor, entry=entry.id, value=task.value, rounds=task.round)
     try:
-        value = await _answer(activation, actor, entry, context, task.value)
+        work = _answer(activation, actor, entry, context, task.value)
+        value = await (work if activation.stretch is None else activation.stretch.evaluation("condition", entry.id, actor.path, work))
     except ENGINE:
         raise
     except Exception as error:

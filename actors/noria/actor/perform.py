@@ -258,10 +258,10 @@ async def run_mapping(activation: Activation, actor: Actor, task: RunMapping) ->
     notice = context.notice = Notice(activation.journal, actor, entry.id, {"attempt": 0, "status": "running"})
     try:
         if isinstance(entry.mapping, dict):
-            with Heard(context):
-                output = {key: await _resolve(source, actor.prev, context) for key, source in entry.mapping.items()}
+            work = _resolve_all(entry.mapping, actor.prev, context)
         else:
-            output = await call(activation, entry.mapping, plain(actor.prev), context)
+            work = call(activation, entry.mapping, plain(actor.prev), context)
+        output = await (work if activation.stretch is None else activation.stretch.evaluation("mapping", entry.id, actor.path, work))
         fact = StepEnded(entry.id, "success", started_at, now(), plain(output), writes=context.writes(), counts=False)
     except BailSignal as signal:
         fact = StepEnded(entry.id, "success", started_at, now(), signal.result, bail=True, counts=False)
@@ -289,6 +289,11 @@ def _with_end(fact: StepEnded, final: bool) -> list[Fact]:
     if fact.status != "success":
         return [fact, Finished(fact.status, fact.ended_at, error=fact.error)]
     return [fact, Finished("success", fact.ended_at)] if final or fact.bail else [fact]
+
+
+async def _resolve_all(mapping: dict[str, Any], prev: Any, context: LiveContext) -> dict[str, Any]:
+    with Heard(context):
+        return {key: await _resolve(source, prev, context) for key, source in mapping.items()}
 
 
 async def _resolve(source: Any, prev: Any, context: LiveContext) -> Any:

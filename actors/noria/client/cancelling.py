@@ -24,12 +24,14 @@ class Cancelling:
     def __init__(self, noria: Noria, run: RunKey) -> None:
         self._noria, self._broker, self._run = noria, noria.broker, run
         self._sequence = 0  # of the command, once it is sent
+        self._of: str | None = None
 
     async def cancel(self, timeout: float | None) -> None:
         """Raises RunNotFound, and NoWorker or TimeoutError past `timeout` seconds; the command stays."""
         tree = await self._read()
         if not tree.root.started:
             raise RunNotFound(f"there is no run {self._run.run!r} of workflow {self._run.workflow!r}")
+        self._of = tree.traceparent or ""
         if tree.over:
             return
         if tree.root.status in RESTING - ENDED:
@@ -47,7 +49,7 @@ class Cancelling:
 
     async def _send(self) -> int:
         if not self._sequence:
-            with self._noria.traced("cancel", self._run) as traced:
+            with self._noria.traced("cancel", self._run, of=self._of) as traced:
                 command = commands.encode(commands.Cancel(ids.run_id(), now(), traced))
                 self._sequence = await self._broker.commands.send(ActorKey(*self._run), command)
             self._broker.news.nudge(self._run, "client")

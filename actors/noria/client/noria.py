@@ -52,10 +52,10 @@ class Noria:
     def observer(self, observer: Observer | None) -> None:
         self._observer = observer
 
-    def traced(self, verb: str, run: RunKey, traceparent: str | None = None) -> AbstractContextManager[str | None]:
-        """Around the sending of a command: gives the traceparent that it carries."""
+    def traced(self, verb: str, run: RunKey, traceparent: str | None = None, of: str | None = None) -> AbstractContextManager[str | None]:
+        """Around the sending of a command: gives the traceparent that it carries. `of`: see Observer.sends."""
         observer = self.observer
-        return nullcontext(traceparent) if observer is None else observer.sends(verb, run, traceparent)
+        return nullcontext(traceparent) if observer is None else observer.sends(verb, run, traceparent, of)
 
     @staticmethod
     def embedded(

@@ -60,7 +60,7 @@ class Resuming:
         while True:
             value = await self._checked(tree, [t.place for t in mine])
             try:
-                return await self._send(mine, value, last, hosted)
+                return await self._send(mine, value, last, hosted, tree.traceparent or "")
             except Refused:  # somebody was faster, or the commands before aged out
                 hosted = True
                 came = await self._broker.commands.read(self._key, last)
@@ -84,9 +84,9 @@ class Resuming:
     async def _read(self) -> Tree:
         return (await load_newest(self._broker, self._key)).tree
 
-    async def _send(self, mine: list[Target], value: Any, last: int, hosted: bool) -> int:
+    async def _send(self, mine: list[Target], value: Any, last: int, hosted: bool, of: str) -> int:
         resume = commands.Resume(ids.run_id(), now(), [t.place for t in mine], value, self._context, self._per_step)
-        with self._noria.traced("resume", self._key.tree) as resume.traceparent:
+        with self._noria.traced("resume", self._key.tree, of=of) as resume.traceparent:
             body = await parcels.pack_command(self._broker, self._key.tree, resume)
             sequence = await self._broker.commands.send(self._key, body, last)
         if hosted:  # else the command's delivery is what wakes it

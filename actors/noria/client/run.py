@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from noria import ids
@@ -218,11 +219,14 @@ class Run:
         tree = (await load_newest(self._broker, ActorKey(*self._key))).tree
         if not is_active(tree):
             raise RunNotActive(f"run {self.id!r} is not active: it is {status(tree) if tree.root.started else 'unknown'}")
-        return self._result(await self._noria.waiting.until_settled(self._key, self.send_restart, timeout))
+        send = partial(self.send_restart, tree.traceparent or "")
+        return self._result(await self._noria.waiting.until_settled(self._key, send, timeout))
 
-    async def send_restart(self) -> int:
-        """Have a worker look at the run; the command's sequence."""
-        sequence = await self._broker.commands.send(ActorKey(*self._key), commands.encode(commands.Restart(ids.run_id(), now())))
+    async def send_restart(self, of: str | None = None) -> int:
+        """Have a worker look at the run; the command's sequence. `of`: see Observer.sends."""
+        with self._noria.traced("restart", self._key, of=of) as traced:
+            command = commands.encode(commands.Restart(ids.run_id(), now(), traced))
+            sequence = await self._broker.commands.send(ActorKey(*self._key), command)
         self._broker.news.nudge(self._key, "client")
         return sequence
 

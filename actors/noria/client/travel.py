@@ -36,7 +36,7 @@ class Journey:
         self._noria, self._broker, self._key, self._known, self._origin = noria, noria.broker, key, known, origin
         self._target, self._context, self._input, self._resource_id = step_path(step), context or {}, plain(input), resource_id
         self._resume, self._state, self._carried, self._per_step = plain(resume), plain(state or {}), plain(request_context or {}), per_step
-        self._sequence = 0
+        self._sequence, self._of = 0, None
 
     async def __call__(self) -> int:
         if not self._sequence:
@@ -61,13 +61,13 @@ class Journey:
             origin = await load(self._broker, ActorKey(*self._origin))
             if not origin.tree.root.started:
                 raise RunNotFound(f"there is no run {self._origin.run!r} of workflow {self._origin.workflow!r} to fork")
-            command.origin = loads(dumps(origin.tree.dump()))
+            command.origin, self._of = loads(dumps(origin.tree.dump())), origin.tree.traceparent
             command.resource_id = self._resource_id or origin.tree.resource_id
         return command
 
     async def _send(self, command: commands.TimeTravel) -> int:
         """Send it once the run may travel. Raises RunStillActive; RunAlreadyStarted of a fork."""
-        key, body = ActorKey(*self._key), await parcels.pack(self._broker, self._key, commands.encode(command))
+        key, verb, of = ActorKey(*self._key), "time-travel" if self._origin is None else "fork", self._of
         while True:
             last = await self._broker.commands.last(key)
             loaded = await load(self._broker, key)
@@ -79,8 +79,12 @@ class Journey:
                 if last is not None and await self._is_mine(last.body, command):
                     return last.sequence
                 raise RunStillActive(f"run {self._key.run!r} is {status(loaded.tree)}: a run travels when it rests or ended; wait, or cancel it")
+            if loaded.tree.root.started:
+                of = loaded.tree.traceparent or ""
             try:
-                sequence = await self._broker.commands.send(key, body, last.sequence if last is not None else 0)
+                with self._noria.traced(verb, self._key, of=of) as command.traceparent:
+                    body = await parcels.pack(self._broker, self._key, commands.encode(command))
+                    sequence = await self._broker.commands.send(key, body, last.sequence if last is not None else 0)
             except Refused:
                 continue
             self._broker.news.nudge(self._key, "client")
@@ -89,7 +93,7 @@ class Journey:
     async def _is_mine(self, body: bytes, command: commands.TimeTravel) -> bool:
         """Whether the command under way is the same as ours: then its outcome is."""
         other = commands.decode(await parcels.unpack(self._broker, self._key, body))
-        return isinstance(other, commands.TimeTravel) and replace(other, id=command.id, at=command.at) == command
+        return isinstance(other, commands.TimeTravel) and replace(other, id=command.id, at=command.at, traceparent=command.traceparent) == command
 
 
 def step_path(step: Any) -> tuple[str, ...]:

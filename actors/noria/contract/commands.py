@@ -77,6 +77,7 @@ class Restart:
     kind: ClassVar[str] = "restart"
     id: str
     at: float
+    traceparent: str | None = None
 
 
 @dataclass(slots=True)

@@ -1,7 +1,8 @@
 """ports.Observer on OpenTelemetry: a trace per run, a span per hosting, step, sleep and nested workflow.
 
-A hosting's span is a child of the start's, and linked to the command that woke the actor: so a run is one trace over
-all its suspensions and processes. Payloads never get into telemetry.
+A hosting's span is a child of the start's, and linked to the command that woke the actor and to those that came
+meanwhile, which are linked to the start's: so a run is one trace over all its suspensions and processes, and what was
+done to it is found from there. Payloads never get into telemetry.
 """
 
 from __future__ import annotations
@@ -35,10 +36,11 @@ class OtelObserver:
         self.meters = Meters(meter_provider)
 
     @contextmanager
-    def sends(self, verb: str, run: RunKey, traceparent: str | None) -> Generator[str | None]:
+    def sends(self, verb: str, run: RunKey, traceparent: str | None, of: str | None) -> Generator[str | None]:
         parent = context_of(traceparent) if traceparent is not None else None
         attributes = {"noria.workflow": run.workflow, "noria.run_id": run.run}
-        with self.tracer.start_as_current_span(f"{verb} {run.workflow}", parent, SpanKind.PRODUCER, attributes) as span:
+        links = [] if of is None else [_link(of or derived(run))]
+        with self.tracer.start_as_current_span(f"{verb} {run.workflow}", parent, SpanKind.PRODUCER, attributes, links) as span:
             yield text_of(span) or traceparent
 
     def delivered(self, delivery: Delivery) -> None:
@@ -65,10 +67,10 @@ class OtelStretch:
     def __init__(self, observer: OtelObserver, delivery: Delivery, traceparent: str) -> None:
         self._tracer, self._meters, self._actor = observer.tracer, observer.meters, delivery.actor
         workflow = self._actor.workflow
-        self._labels = {"workflow": workflow}
+        self._labels, self._begun = {"workflow": workflow}, traceparent
         name = f"child {workflow} {self._actor.path}" if self._actor.path else f"run {workflow}"
         attributes = {**self._names(self._actor.path), "noria.deliveries": delivery.count}
-        self._span = self._tracer.start_span(name, context_of(traceparent), SpanKind.CONSUMER, attributes, _links(delivery, traceparent))
+        self._span = self._tracer.start_span(name, context_of(traceparent), SpanKind.CONSUMER, attributes, _links(delivery.body, traceparent))
         self._token = contexts.attach(trace.set_span_in_context(self._span))
         self.traceparent = text_of(self._span) or traceparent
         self._meters.active.add(1, self._labels)
@@ -100,6 +102,20 @@ class OtelStretch:
             span.set_attribute("noria.status", status)
             return status
 
+    async def evaluation(self, what: str, entry: str, path: str, work: Coroutine[Any, Any, T]) -> T:
+        with self._tracer.start_as_current_span(
+            f"{what} {entry}", attributes={**self._names(path), "noria.step": entry}, record_exception=False, set_status_on_exception=False
+        ) as span:
+            try:
+                return await work
+            except Exception as error:
+                _conclude(span, error)
+                raise
+
+    def took_in(self, command: bytes) -> None:
+        for link in _links(command, self._begun):
+            self._span.add_link(link.context)
+
     def slept(self, step: str, path: str, began: float, ended: float) -> None:
         attributes = {**self._names(path), "noria.step": step}
         span = self._tracer.start_span(f"sleep {step}", attributes=attributes, start_time=int(began * 1e9))
@@ -123,15 +139,17 @@ class OtelStretch:
         self._span.end()
 
 
-def _links(delivery: Delivery, traceparent: str) -> list[Link]:
+def _links(command: bytes, traceparent: str) -> list[Link]:
     """The command's own span, where it is not the start's."""
     try:
-        found = getattr(commands.decode(delivery.body), "traceparent", None)
+        found = getattr(commands.decode(command), "traceparent", None)
     except NoriaError:  # too large to be inline, or not readable: then without a link
         return []
-    if not found or found == traceparent:
-        return []
-    return [Link(trace.get_current_span(context_of(found)).get_span_context())]
+    return [_link(found)] if found and found != traceparent else []
+
+
+def _link(traceparent: str) -> Link:
+    return Link(trace.get_current_span(context_of(traceparent)).get_span_context())
 
 
 def _conclude(span: trace.Span, outcome: Any) -> str:
@@ -140,6 +158,3 @@ def _conclude(span: trace.Span, outcome: Any) -> str:
         span.set_status(Status(StatusCode.ERROR, str(outcome)))
         return "failed"
     return str(getattr(outcome, "status", "suspended"))
-
-
-

@@ -141,7 +141,7 @@ class Executions:
     def __init__(self) -> None:
         self.outcomes: dict[Call, list[Any]] = {}
 
-    def sends(self, verb: str, run: RunKey, traceparent: str | None) -> AbstractContextManager[str | None]:
+    def sends(self, verb: str, run: RunKey, traceparent: str | None, of: str | None) -> AbstractContextManager[str | None]:
         return nullcontext(traceparent)
 
     def delivered(self, delivery: Delivery) -> None:
@@ -183,6 +183,12 @@ class Recording:
 
     async def child(self, path: str, work: Coroutine[Any, Any, str]) -> str:
         return await work
+
+    async def evaluation(self, what: str, entry: str, path: str, work: Coroutine[Any, Any, T]) -> T:
+        return await work
+
+    def took_in(self, command: bytes) -> None:
+        """Of no interest here."""
 
     def slept(self, step: str, path: str, began: float, ended: float) -> None:
         """Of no interest here."""
