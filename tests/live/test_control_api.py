@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import nats
 import pytest
 from pydantic import BaseModel
+from tests.chaos.proxy import Proxy
 
 from noria import (
     AmbiguousResume,
@@ -29,6 +31,7 @@ from noria import (
     WorkflowNotFound,
     step,
 )
+from noria.client import remote, remote_run
 from noria.clock import monotonic
 from noria.contract import control
 
@@ -243,6 +246,103 @@ async def test_time_travel_fork_and_restart_by_the_api(api: Noria, noria: Noria)
         await run.time_travel("nope")
     with pytest.raises(RunNotActive):
         await run.restart()
+
+
+async def test_a_command_whose_answer_is_lost_is_asked_for_again_and_done_once(
+    noria: Noria, server_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "API_WAIT_SECONDS", 1.0)
+    monkeypatch.setattr(remote_run, "ANSWER_SECONDS", 1.0)  # asked again sooner
+    ran = Counter[str]()
+
+    @step
+    async def count(x: Any, ctx: Context) -> Any:
+        ran[ctx.run_id] += 1
+        return x
+
+    @step
+    async def twice(x: Any, ctx: Context) -> Any:
+        return ctx.suspend({"first": x}) if ctx.resume_data is None else ctx.resume_data
+
+    counting = Workflow("counting", schedule=Cron("0 0 29 2 *", id="leap")).then(count).commit()
+    asking = Workflow("asking").then(twice).then(twice.clone(id="more")).commit()
+
+    async def starts(api: Noria, lose: Callable[[], asyncio.Future[None]]) -> None:
+        lost = lose()
+        assert (await api.run(counting, 1, run_id="starts")).result == 1
+        assert lost.done() and ran["starts"] == 1
+        with pytest.raises(RunAlreadyStarted, match="starts"):
+            await api.run(counting, 1, run_id="starts")
+
+    async def resumes(api: Noria, lose: Callable[[], asyncio.Future[None]]) -> None:
+        run = api.create_run(asking, "resumes")
+        await run.start(1)
+        lost = lose()
+        result = await run.resume(2)
+        assert lost.done() and [s.payload for s in result.suspended] == [{"first": 2}]
+        assert (await run.resume(3)).result == 3
+
+    async def travels(api: Noria, lose: Callable[[], asyncio.Future[None]]) -> None:
+        run = api.create_run(counting, "travels")
+        await run.start(1)
+        lost = lose()
+        assert (await run.time_travel(count, input=5)).result == 5
+        assert lost.done() and ran["travels"] == 2
+        lost = lose()
+        assert (await (await run.fork(count, input=6, run_id="forks")).result()).result == 6
+        assert lost.done() and ran["forks"] == 1
+
+    async def schedules(api: Noria, lose: Callable[[], asyncio.Future[None]]) -> None:
+        lost = lose()
+        run_id = await api.schedules.run("leap")
+        assert (await api.create_run(counting, run_id).result(timeout=20)).status == "success" and ran[run_id] == 1
+        assert lost.done()
+
+    async def deletes(api: Noria, lose: Callable[[], asyncio.Future[None]]) -> None:
+        run_id = (await api.run(counting, 1)).run_id
+        lost = lose()
+        await api.runs.delete(run_id, counting)
+        assert lost.done()
+        with pytest.raises(RunNotFound):
+            await api.runs.delete(run_id, counting)
+
+    async def through_a_bad_line(case: Callable[[Noria, Callable[[], asyncio.Future[None]]], Awaitable[None]]) -> None:
+        async with Proxy(server_url) as proxy, Noria.connect(proxy.url, namespace=noria.namespace, via="api") as api:
+            await case(api, lambda: proxy.lose(b"MSG "))
+
+    async with noria.worker(counting, asking):
+        await asyncio.gather(*(through_a_bad_line(case) for case in (starts, resumes, travels, schedules, deletes)))
+        names = {r.run_id for r in (await noria.runs.list()).runs}
+    assert {"starts", "resumes", "travels", "forks"} < names and len(names) == 5
+
+
+async def test_plain_requests_may_be_asked_again(noria: Noria, server_url: str) -> None:
+    async with noria.worker(*ALL, grace=0):
+
+        async def req(verb: str, **body: Any) -> Any:
+            return json.loads((await ask(server_url, noria.namespace, verb, json.dumps(body))).data)
+
+        begun = await req("start", workflow="confirms", input=1, request_id="a1")
+        assert begun["run_id"] == "a1" and begun == await req("start", workflow="confirms", input=1, request_id="a1")
+        assert (await req("start", workflow="confirms", run_id="a1", request_id="a2"))["error"]["type"] == "RunAlreadyStarted"
+        assert (await req("start", workflow="confirms", request_id="no good"))["error"]["type"] == "InvalidInput"
+        resumed = await req("resume", run_id="a1", data=2, request_id="a1")  # another verb's, and so another request
+        assert resumed["sequence"] > begun["sequence"] and resumed == await req("resume", run_id="a1", data=2, request_id="a1")
+
+
+async def test_a_start_whose_answer_is_lost_is_known_again_behind_a_later_command(noria: Noria, server_url: str) -> None:
+    """By the streams, where the append itself is tried again."""
+    async with noria.worker(confirms), Proxy(server_url) as proxy, Noria.connect(proxy.url, namespace=noria.namespace) as client:
+        await client.broker.provision()
+        await client.broker.commands.hosted("confirms")
+        lost = proxy.lose(b'"seq":', down=True)
+        starting = asyncio.create_task(client.run(confirms, 1, run_id="r1"))
+        await lost
+        other = noria.create_run(confirms, "r1")
+        assert (await other.result(timeout=20)).status == "suspended"
+        assert (await other.resume(2)).result == 2
+        proxy.up()
+        assert (await asyncio.wait_for(starting, 40)).result == 2
 
 
 async def test_nobody_serves_the_api(noria: Noria, server_url: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from noria import ids
@@ -9,7 +10,7 @@ from noria.actor import parcels
 from noria.clock import now
 from noria.contract import commands
 from noria.errors import InvalidInput, NoriaError, RunNotFound
-from noria.ports import ActorKey, Letter, RunKey
+from noria.ports import ActorKey, Letter, Refused, RunKey
 
 if TYPE_CHECKING:
     from noria.client.noria import Noria
@@ -39,10 +40,10 @@ class Dead:
         found = await self.list(after=max(0, sequence - 1), limit=1)
         return found[0] if found and found[0].sequence == sequence else None
 
-    async def replay(self, sequence: int) -> str | None:
+    async def replay(self, sequence: int, *, request_id: str | None = None) -> str | None:
         """Another chance: a trigger is published again with its original headers (None is returned); a run that was
         given up starts anew, with its input, under the run id that is returned. Raises RunNotFound when there is no such
-        letter, NoriaError when it cannot be replayed."""
+        letter, NoriaError when it cannot be replayed. With `request_id`, which then is the run's, once however often it is asked."""
         letter = await self.get(sequence)
         if letter is None:
             raise RunNotFound(f"there is no dead letter {sequence}: noria dead list")
@@ -54,14 +55,15 @@ class Dead:
             await self._noria.broker.triggers.publish(letter.workflow, letter.body, headers)
             return None
         if letter.kind == "poison":
-            return await self._start_again(letter)
+            return await self._start_again(letter, request_id or ids.run_id())
         raise NoriaError(f"dead letter {sequence} is a {letter.kind}: kept to be looked at, it cannot be replayed")
 
-    async def _start_again(self, letter: Letter) -> str:
+    async def _start_again(self, letter: Letter, id: str) -> str:
         broker, former = self._noria.broker, RunKey(letter.workflow, letter.headers.get("noria-run", ""))
         start = commands.decode(await parcels.unpack(broker, former, letter.body))
         if not isinstance(start, commands.Start):
             raise NoriaError(f"dead letter {letter.sequence} holds no start")
-        start.id, start.at, run = ids.run_id(), now(), RunKey(letter.workflow, ids.run_id())
-        await broker.commands.send(ActorKey(*run), await parcels.pack(broker, run, commands.encode(start)), 0)
-        return run.run
+        start.id, start.at, run = id, now(), RunKey(letter.workflow, id)
+        with suppress(Refused):  # asked again: it began
+            await broker.commands.send(ActorKey(*run), await parcels.pack(broker, run, commands.encode(start)), 0)
+        return id

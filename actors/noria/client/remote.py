@@ -100,7 +100,7 @@ class RemoteSchedules(Schedules):
     async def resume(self, id: str, workflow: Workflow | str | None = None) -> None:
         await self._api.ask("schedules", action="resume", id=id, workflow=_name(workflow))
 
-    async def run(self, id: str, workflow: Workflow | str | None = None) -> str:
+    async def run(self, id: str, workflow: Workflow | str | None = None, *, request_id: str | None = None) -> str:
         return (await self._api.ask("schedules", action="run", id=id, workflow=_name(workflow)))["run_id"]
 
 
@@ -117,7 +117,7 @@ class RemoteDead(Dead):
         found = await self._api.ask("dead", kind=kind, workflow=workflow, after=after, limit=limit)
         return [Letter(**{**letter, "body": letter["body"].encode()}) for letter in found]
 
-    async def replay(self, sequence: int) -> str | None:
+    async def replay(self, sequence: int, *, request_id: str | None = None) -> str | None:
         return (await self._api.ask("dead", replay=sequence))["run_id"]
 
 

@@ -18,7 +18,7 @@ from noria.contract.events import RunEvent
 from noria.contract.results import RunResult
 from noria.contract.subjects import Subjects
 from noria.contract.values import dumps, loads, plain
-from noria.errors import BrokerUnavailable, NoriaError, NoWorker
+from noria.errors import BrokerUnavailable, NoriaError, NoWorker, RunNotFound
 from noria.limits import ANSWER_SECONDS, API_WAIT_SECONDS, PATIENCE_SECONDS
 from noria.ports import Answer, Broker, Nobody
 from noria.workflow.builder import Workflow
@@ -35,10 +35,12 @@ class Api:
         self._broker, self._subjects = broker, Subjects(broker.namespace)
 
     async def ask(self, verb: str, *, within: float = ANSWER_SECONDS, **fields: Any) -> Any:
-        """The answer of a verb that may take so many seconds. Raises what the verb raised there, NoWorker when no worker
-        serves the API."""
+        """The answer of a verb that may take so many seconds. It does once what it does, however often it is asked until an
+        answer comes. Raises what the verb raised there, NoWorker when no worker serves the API."""
+        if issubclass(control.VERBS[verb], control.Once):
+            fields["request_id"] = ids.run_id()
         body = dumps({k: plain(v) for k, v in fields.items() if v is not None})
-        begun = monotonic()
+        begun, again = monotonic(), False
         while True:
             try:
                 return self._read(await self._broker.calls.ask(self._subjects.api(verb), body, within + ANSWER_SECONDS))
@@ -48,6 +50,11 @@ class Api:
             except BrokerUnavailable:
                 if monotonic() - begun > within + PATIENCE_SECONDS:
                     raise
+                again = True
+            except RunNotFound:
+                if again and verb == "delete":  # by a try whose answer was lost
+                    return None
+                raise
             await asyncio.sleep(PAUSE_SECONDS)
 
     @staticmethod

@@ -10,6 +10,7 @@ from noria import ids
 from noria.actor import parcels
 from noria.actor.load import load_newest
 from noria.actor.places import Places
+from noria.client.again import sent_before
 from noria.clock import now
 from noria.contract import commands
 from noria.contract.values import plain
@@ -29,8 +30,10 @@ class Resuming:
 
     def __init__(
         self, noria: Noria, run: RunKey, workflow: Workflow | None, wanted: Wanted, data: Any, context: dict[str, Any] | None,
-        per_step: bool,
+        per_step: bool, request_id: str | None = None,
     ) -> None:  # fmt: skip
+        """`request_id`: of who may ask for the same again; a resume that was sent by it is not sent twice."""
+        self._request_id = request_id
         self._noria, self._broker, self._key = noria, noria.broker, ActorKey(*run)
         self._workflow, self._wanted = workflow, wanted
         self._data, self._context, self._per_step = plain(data), plain(context or {}), per_step
@@ -39,6 +42,10 @@ class Resuming:
         """Send it; the sequence of the command that does what was asked for: a rival's, when it asks for the same.
         Raises, recording nothing, RunNotFound, RunNotSuspended, StepNotSuspended, AmbiguousResume or InvalidInput."""
         await self._broker.provision()
+        if self._request_id is not None:
+            sent = await sent_before(self._broker, self._key.tree, commands.Resume, self._request_id)
+            if sent is not None:
+                return sent
         try:
             return await self._begin()
         except InvalidInput:
@@ -85,7 +92,7 @@ class Resuming:
         return (await load_newest(self._broker, self._key)).tree
 
     async def _send(self, mine: list[Target], value: Any, last: int, hosted: bool, of: str) -> int:
-        resume = commands.Resume(ids.run_id(), now(), [t.place for t in mine], value, self._context, self._per_step)
+        resume = commands.Resume(self._request_id or ids.run_id(), now(), [t.place for t in mine], value, self._context, self._per_step)
         with self._noria.traced("resume", self._key.tree, of=of) as resume.traceparent:
             body = await parcels.pack_command(self._broker, self._key.tree, resume)
             sequence = await self._broker.commands.send(self._key, body, last)

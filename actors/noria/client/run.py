@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from noria import ids
 from noria.actor import parcels
 from noria.actor.load import load_newest
+from noria.client.again import sent_before
 from noria.client.cancelling import Cancelling
 from noria.client.resuming import Resuming
 from noria.client.streams import RunStream
@@ -53,6 +54,7 @@ class Run:
         self._key = RunKey(self.workflow_id, self.id)
         self._begin: Callable[[], Awaitable[int]] = _nothing  # before its result is waited for
         self._starts: set[asyncio.Future[None]] = set()
+        self.request_id: str | None = None  # of who may ask for the same again: a command that was sent by it is not sent twice
 
     def __repr__(self) -> str:
         return f"Run({self.workflow_id!r}, {self.id!r})"
@@ -120,7 +122,7 @@ class Run:
                 await self._noria.workflows.catalogued.check_input(self.workflow_id, data)
             version = workflow.version if workflow is not None else "1"
             with self._noria.traced("start", self._key, traceparent) as traced:
-                start = commands.Start(ids.run_id(), now(), data, self.resource_id, given, carried, per_step, version, traced)
+                start = commands.Start(self.request_id or ids.run_id(), now(), data, self.resource_id, given, carried, per_step, version, traced)
                 return await self._send_start(start)
 
         return begin
@@ -157,12 +159,13 @@ class Run:
     async def _send_start(self, start: commands.Start) -> int:
         await self._broker.provision()
         body = await parcels.pack_command(self._broker, self._key, start)
-        if not self._own_id and await self._broker.records.get(self._key) is not None:
+        if self._own_id or await self._broker.records.get(self._key) is None:
+            with suppress(Refused):
+                return await self._broker.commands.send(ActorKey(*self._key), body, 0)
+        sequence = await sent_before(self._broker, self._key, commands.Start, start.id)  # by us, and the answer was lost
+        if sequence is None:
             raise RunAlreadyStarted(f"run {self.id!r} of workflow {self.workflow_id!r} exists already")
-        try:
-            return await self._broker.commands.send(ActorKey(*self._key), body, 0)
-        except Refused:
-            raise RunAlreadyStarted(f"run {self.id!r} of workflow {self.workflow_id!r} exists already") from None
+        return sequence
 
     # Wait -------------------------------------------------------------------------------------------------------
 
@@ -201,7 +204,7 @@ class Run:
         self, data: Any, step: Any, label: str | None, index: int | None, context: dict[str, Any] | None, per_step: bool
     ) -> Callable[[], Awaitable[int]]:
         wanted = Wanted(None if step is None else step_path(step), label, index, data is not None)
-        return Resuming(self._noria, self._key, self._workflow, wanted, data, context, per_step).begin
+        return Resuming(self._noria, self._key, self._workflow, wanted, data, context, per_step, self.request_id).begin
 
     async def cancel(self, *, timeout: float | None = 30.0) -> None:
         """End the run as canceled; afterwards it is. One that ended stays as it is. Raises RunNotFound, and NoWorker or
@@ -216,6 +219,10 @@ class Run:
         """Make sure that an active run has a host, and wait for it. Raises RunNotActive, and NoWorker or TimeoutError past
         `timeout` seconds; the command stays."""
         await self._broker.provision()
+        if self.request_id is not None:
+            sent = await sent_before(self._broker, self._key, commands.Restart, self.request_id)
+            if sent is not None:
+                return await self.outcome(sent, timeout)
         tree = (await load_newest(self._broker, ActorKey(*self._key))).tree
         if not is_active(tree):
             raise RunNotActive(f"run {self.id!r} is not active: it is {status(tree) if tree.root.started else 'unknown'}")
@@ -225,7 +232,7 @@ class Run:
     async def send_restart(self, of: str | None = None) -> int:
         """Have a worker look at the run; the command's sequence. `of`: see Observer.sends."""
         with self._noria.traced("restart", self._key, of=of) as traced:
-            command = commands.encode(commands.Restart(ids.run_id(), now(), traced))
+            command = commands.encode(commands.Restart(self.request_id or ids.run_id(), now(), traced))
             sequence = await self._broker.commands.send(ActorKey(*self._key), command)
         self._broker.news.nudge(self._key, "client")
         return sequence
@@ -267,7 +274,7 @@ class Run:
     ) -> Journey:  # fmt: skip
         return Journey(
             self._noria, key, self._known, step, input=input, resume=resume, state=state, context=context,
-            request_context=request_context, per_step=per_step, resource_id=self.resource_id, origin=origin,
+            request_context=request_context, per_step=per_step, resource_id=self.resource_id, origin=origin, request_id=self.request_id,
         )  # fmt: skip
 
 

@@ -38,10 +38,11 @@ class Schedules:
         """Tick again, from now on: what was missed is not made up for. Raises InvalidInput for an unknown one."""
         await self._set(id, workflow, paused=False)
 
-    async def run(self, id: str, workflow: Workflow | str | None = None) -> str:
-        """Start a run now, whatever the overlap, also of a paused one; its id."""
+    async def run(self, id: str, workflow: Workflow | str | None = None, *, request_id: str | None = None) -> str:
+        """Start a run now, whatever the overlap, also of a paused one; its id. With `request_id` once however often it is asked."""
         schedule = await self._find(id, workflow)
-        run = self._noria.create_run(schedule.workflow, f"{id}-now-{ids.run_id()[:12]}")
+        run = self._noria.create_run(schedule.workflow, f"{id}-now-{ids.event_run_id(id, request_id or ids.run_id())[-12:]}")
+        run.request_id = request_id
         return await run.start_async(stored.definition(schedule.body).input)
 
     async def _set(self, id: str, workflow: Workflow | str | None, *, paused: bool) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from noria import ids
 from noria.actor import parcels
 from noria.actor.load import load
+from noria.client.again import sent_before
 from noria.clock import now
 from noria.contract import commands
 from noria.contract.values import as_dict, as_listing, dumps, loads, plain
@@ -26,17 +27,17 @@ if TYPE_CHECKING:
 
 class Journey:
     """One time travel of a run: `await journey()` sends it and gives the command's sequence, once however often it is
-    awaited. With `origin` it is the first command of a fork of that run."""
+    awaited. With `origin` it is the first command of a fork of that run. `request_id`: of who may ask for the same again."""
 
     def __init__(
         self, noria: Noria, key: RunKey, known: Callable[[], Awaitable[Workflow | None]], step: Any, *, input: Any, resume: Any,
         state: dict[str, Any] | None, context: Mapping[Any, Any] | None, request_context: dict[str, Any] | None, per_step: bool,
-        resource_id: str | None, origin: RunKey | None = None,
+        resource_id: str | None, origin: RunKey | None = None, request_id: str | None = None,
     ) -> None:  # fmt: skip
         self._noria, self._broker, self._key, self._known, self._origin = noria, noria.broker, key, known, origin
         self._target, self._context, self._input, self._resource_id = step_path(step), context or {}, plain(input), resource_id
         self._resume, self._state, self._carried, self._per_step = plain(resume), plain(state or {}), plain(request_context or {}), per_step
-        self._sequence, self._of = 0, None
+        self._sequence, self._of, self._request_id = 0, None, request_id
 
     async def __call__(self) -> int:
         if not self._sequence:
@@ -54,7 +55,7 @@ class Journey:
             check_target(graph, tuple(step.split(".")))
         given = self._input if workflow is None or self._input is None else _checked(workflow, self._target, self._input)
         command = commands.TimeTravel(
-            ids.run_id(), now(), list(self._target), given, self._resume, records, self._state, self._carried, self._per_step,
+            self._request_id or ids.run_id(), now(), list(self._target), given, self._resume, records, self._state, self._carried, self._per_step,
             self._resource_id, workflow.version if workflow is not None else str(graph["version"]),
         )  # fmt: skip
         if self._origin is not None:
@@ -68,7 +69,12 @@ class Journey:
     async def _send(self, command: commands.TimeTravel) -> int:
         """Send it once the run may travel. Raises RunStillActive; RunAlreadyStarted of a fork."""
         key, verb, of = ActorKey(*self._key), "time-travel" if self._origin is None else "fork", self._of
+        asked_again = self._request_id is not None
         while True:
+            sent = await sent_before(self._broker, self._key, commands.TimeTravel, command.id) if asked_again else None
+            if sent is not None:
+                return sent
+            asked_again = True  # a refusal may be of our own try, whose answer was lost
             last = await self._broker.commands.last(key)
             loaded = await load(self._broker, key)
             if self._origin is not None and (last is not None or loaded.revision):

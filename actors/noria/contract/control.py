@@ -29,7 +29,13 @@ class Control(Document):
     model_config = ConfigDict(extra="forbid")
 
 
-class Wait(Control):
+class Once(Control):
+    """`request_id`: whoever asks again with the same one, since the answer got lost, gets what the first one did."""
+
+    request_id: str | None = Field(None, pattern="^[A-Za-z0-9_-]{1,128}$")
+
+
+class Wait(Once):
     """`wait`: seconds to wait for the run to be suspended, paused or ended; without it the answer comes as soon as the
     command is durable."""
 
@@ -44,7 +50,8 @@ class OfRun(Control):
 
 
 class Start(Wait):
-    """Start a run. Answer: `Begun`, or the run's result with `wait`."""
+    """Start a run; without `run_id` the `request_id` is its id, else one is made up. Answer: `Begun`, or the run's result
+    with `wait`."""
 
     workflow: str
     input: Any = None
@@ -90,7 +97,7 @@ class Cancel(OfRun):
     timeout: float = Field(30.0, ge=0)
 
 
-class Restart(OfRun):
+class Restart(Once, OfRun):
     """Make sure that an active run has a host, and wait for it. Answer: its result, or error NoWorker or TimeoutError."""
 
     timeout: float = Field(30.0, ge=0)
@@ -130,7 +137,7 @@ class Workflows(Control):
     id: str | None = None
 
 
-class Dead(Control):
+class Dead(Once):
     """Dead letters, or with `replay` another chance for one. Answer: a list, or the id of the run that began if any."""
 
     kind: str | None = None
@@ -140,7 +147,7 @@ class Dead(Control):
     replay: int | None = None
 
 
-class Schedules(Control):
+class Schedules(Once):
     """Schedules: list them, pause or resume one, or run it now. Answer: a list, or the id of the run that began if any."""
 
     action: Literal["list", "pause", "resume", "run"] = "list"

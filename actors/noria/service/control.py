@@ -55,7 +55,8 @@ async def _answer(noria: Noria, request: Control) -> Any:
     """What a request comes to. Raises what the client's own verbs raise."""
     match request:
         case control.Start() as r:
-            run = noria.create_run(noria.registry.get(r.workflow, r.workflow), r.run_id, r.resource_id)
+            run = noria.create_run(noria.registry.get(r.workflow, r.workflow), r.run_id or r.request_id, r.resource_id)
+            run.request_id = r.request_id
             stream = run.stream(r.input, state=r.state, request_context=r.request_context, per_step=r.per_step)
             return await _begun(run, stream, r.wait)
         case control.Get() as r:
@@ -68,7 +69,7 @@ async def _answer(noria: Noria, request: Control) -> Any:
                 r.workflow, status=r.status, resource_id=r.resource_id, since=r.since, until=r.until, limit=r.limit, offset=r.offset
             )
         case control.Resume() as r:
-            run = await _find(noria, r.run_id, r.workflow)
+            run = await _find(noria, r.run_id, r.workflow, r.request_id)
             stream = run.resume_stream(
                 r.data, step=r.step, label=r.label, index=r.index, request_context=r.request_context, per_step=r.per_step
             )
@@ -79,12 +80,13 @@ async def _answer(noria: Noria, request: Control) -> Any:
             record = await run.get()
             return {"run_id": run.id, "workflow_id": run.workflow_id, "status": record.status if record is not None else "canceled"}
         case control.Restart() as r:
-            return await (await _find(noria, r.run_id, r.workflow)).restart(timeout=r.timeout)
+            return await (await _find(noria, r.run_id, r.workflow, r.request_id)).restart(timeout=r.timeout)
         case control.TimeTravel() as r:
-            run = await _find(noria, r.run_id, r.workflow)
+            run = await _find(noria, r.run_id, r.workflow, r.request_id)
             return await _begun(run, run.time_travel_stream(r.step, **_travel(r)), r.wait)
         case control.Fork() as r:
-            fork = (await _find(noria, r.run_id, r.workflow)).fork(r.step, run_id=r.fork_id, **_travel(r))
+            origin = await _find(noria, r.run_id, r.workflow, r.request_id)
+            fork = origin.fork(r.step, run_id=r.fork_id or r.request_id, **_travel(r))
             return await _begun(fork, fork.stream(), r.wait)
         case control.Delete() as r:
             await noria.runs.delete(r.run_id, r.workflow, force=r.force)
@@ -93,7 +95,7 @@ async def _answer(noria: Noria, request: Control) -> Any:
             return await noria.workflows.list() if r.id is None else await noria.workflows.get(r.id)
         case control.Dead() as r:
             if r.replay is not None:
-                return {"run_id": await noria.dead.replay(r.replay)}
+                return {"run_id": await noria.dead.replay(r.replay, request_id=r.request_id)}
             letters = await noria.dead.list(kind=r.kind, workflow=r.workflow, after=r.after, limit=r.limit)
             return [{**letter._asdict(), "body": letter.body.decode(errors="replace")} for letter in letters]
         case control.Schedules() as r:
@@ -106,13 +108,15 @@ async def _answer(noria: Noria, request: Control) -> Any:
             raise InvalidInput(f"no verb takes a {type(request).__name__}")
 
 
-async def _find(noria: Noria, run_id: str, workflow: str | None) -> Run:
+async def _find(noria: Noria, run_id: str, workflow: str | None, request_id: str | None = None) -> Run:
     if workflow is None:
         record = await noria.runs.get(run_id, nested=False)
         if record is None:
             raise RunNotFound(f"there is no run {run_id!r}")
         workflow = record.workflow_id
-    return noria.create_run(noria.registry.get(workflow, workflow), run_id)
+    run = noria.create_run(noria.registry.get(workflow, workflow), run_id)
+    run.request_id = request_id
+    return run
 
 
 async def _begun(run: Run, stream: RunStream, wait: float | None) -> Any:
@@ -133,8 +137,11 @@ async def _schedules(noria: Noria, r: control.Schedules) -> Any:
         return await noria.schedules.list(r.workflow)
     if r.id is None:
         raise InvalidInput(f"Schedules: id: which schedule is to {r.action}?")
-    act: Any = {"pause": noria.schedules.pause, "resume": noria.schedules.resume, "run": noria.schedules.run}[r.action]
-    return {"run_id": await act(r.id, r.workflow)}
+    if r.action == "run":
+        return {"run_id": await noria.schedules.run(r.id, r.workflow, request_id=r.request_id)}
+    act = noria.schedules.pause if r.action == "pause" else noria.schedules.resume
+    await act(r.id, r.workflow)
+    return {"run_id": None}
 
 
 async def _outcome(noria: Noria, r: control.Outcome) -> Any:
