@@ -9,6 +9,9 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
 
 from noria import Context, Noria, Workflow, step
 from noria.contract.envelopes import decode
@@ -171,6 +174,31 @@ async def test_spread_children_see_what_children_in_place_see(noria: Noria, serv
     assert hosts == {1, 2}
     assert spread == await outcome("local")
     assert spread[1][0]["prepared"] == [5, 6, 7] and spread[1][0]["doubled"] is None and spread[2][0][0]["doubled"] == [10] * 4
+
+
+async def test_spread_steps_see_what_the_workflow_in_place_around_them_made_of_its_input(noria: Noria) -> None:
+    class Order(BaseModel):
+        items: list[int]
+        currency: str = "EUR"
+
+    @step
+    async def price(x: Any, ctx: Context) -> dict[str, object]:
+        return {"x": x, "init": ctx.init_data}
+
+    def flow(placement: str) -> Workflow:
+        inner = Workflow("inner", input=Order).map(lambda order: order["items"]).foreach(price, concurrency=3, placement=placement).commit()
+        straight = Workflow("straight", input=Order).parallel([price.clone(id="a")], placement=placement).commit()
+        return Workflow(f"prices-{placement}").parallel([inner, straight]).commit()
+
+    async def outcome(placement: str) -> object:
+        async with noria.worker(flow(placement)):
+            result = await noria.run(f"prices-{placement}", {"items": [1, 2]}, timeout=20)
+        assert result.status == "success", result.error
+        return result.result
+
+    spread = await outcome("spread")
+    assert spread["straight"]["a"]["init"] == {"items": [1, 2], "currency": "EUR"} == spread["inner"][1]["init"]
+    assert spread == await outcome("local")
 
 
 async def test_spread_children_suspend_and_are_resumed_through_the_root(noria: Noria) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from noria.actor.load import load
 from noria.limits import RESULTS_KEPT
@@ -18,16 +18,26 @@ if TYPE_CHECKING:
 Block: TypeAlias = tuple[RunKey, str, str, int]  # run, path of the workflow, unit of its children and their life
 
 
+class Around(NamedTuple):
+    """A workflow as the steps see that were spread from it: its input, and the outputs of its steps that succeeded."""
+
+    init: Any
+    results: dict[str, Any]
+
+
+NOTHING = Around(None, {})
+
+
 class Above:
-    """Results of workflows around spread steps, read once per host and block of children: they came before the block,
-    and do not change while it runs."""
+    """What is known of workflows around spread steps, read once per host and block of children: it came before the
+    block, and does not change while it runs. To send it along with each start would store it once per child."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self._known: OrderedDict[Block, asyncio.Task[dict[str, Any]]] = OrderedDict()
+        self._known: OrderedDict[Block, asyncio.Task[Around]] = OrderedDict()
 
-    async def results(self, activation: Activation) -> dict[str, Any]:
-        """The outputs of the steps that succeeded in the workflow around the activation's actor."""
+    async def look(self, activation: Activation) -> Around:
+        """The workflow around the activation's actor."""
         path = activation.key.path
         unit, _, life = split(segment(path))
         block = (activation.key.tree, parent(path), unit, life)
@@ -38,6 +48,7 @@ class Above:
                 self._known.popitem(last=False)
         return await asyncio.shield(reading)
 
-    async def _read(self, run: RunKey, path: str) -> dict[str, Any]:
+    async def _read(self, run: RunKey, path: str) -> Around:
         tree = (await load(self._broker, ActorKey(*run))).tree
-        return results(tree, tree.actors[path]) if path in tree.actors else {}
+        workflow = tree.actors.get(path)
+        return NOTHING if workflow is None else Around(workflow.input, results(tree, workflow))

@@ -121,6 +121,7 @@ class _Fanout:
                 if child.started:
                     rested.append(child)
                 else:
+                    await self._store_input()
                     self.sending.add(asyncio.ensure_future(self._send_start(child)))
                 if self.activation.watching == 1:
                     self.activation.wake()  # the first one: the supervisor must begin to re-read
@@ -149,12 +150,18 @@ class _Fanout:
         if child.status in RESTING and not self._has_command(child) and not await self._pass_down(child):
             self._rest(segment(child.path), child.status)
 
+    async def _store_input(self) -> None:
+        """A child elsewhere reads what this workflow was given: what its type made of it is stored before."""
+        journal = self.activation.journal
+        if self.actor.path and journal.opening.get(self.actor.path):
+            await self.activation.record(self.actor, [])
+
     async def _send_start(self, child: Actor) -> None:
         """Give the child a host of its own, by a command."""
         activation, tree = self.activation, self.activation.tree
         start = commands.Start(
             activation.journal.nonces.next(), now(), child.input, tree.resource_id, live(tree.state), live(tree.context),
-            version=tree.version, traceparent=activation.journal.traceparent, init=self.actor.input, member=child.member,
+            version=tree.version, traceparent=activation.journal.traceparent, member=child.member,
         )  # fmt: skip
         await self._send(child, start, 0)
 

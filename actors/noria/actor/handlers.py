@@ -8,6 +8,7 @@ import logging
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from noria.actor.above import NOTHING
 from noria.actor.elsewhere import call_elsewhere
 from noria.contract.facts import Writes
 from noria.contract.values import as_dict, plain
@@ -48,7 +49,7 @@ class LiveContext(Context):
         self._context: dict[str, Any] | None = None
         self._context_before: dict[str, Any] = {}
         self._usage: dict[str, int] = {}
-        self._above: dict[str, Any] = {}
+        self._above = NOTHING
         self.notice: Notice | None = None  # that it began: before anything that it says itself
 
     @property
@@ -64,7 +65,9 @@ class LiveContext(Context):
     @property
     def init_data(self) -> Any:
         scope = self._activation.places.scope(self._activation.tree, self._actor)
-        return self._actor.init if scope is None else scope.input
+        if scope is not None:
+            return scope.input
+        return self._above.init if self._actor.init is None else self._actor.init
 
     @property
     def idempotency_key(self) -> str:
@@ -101,18 +104,18 @@ class LiveContext(Context):
         wanted = step if isinstance(step, str) else step.id
         scope = self._activation.places.scope(self._activation.tree, self._actor)
         if scope is None:
-            return self._above.get(wanted, default)
+            return self._above.results.get(wanted, default)
         found = result(self._activation.tree, scope, wanted)
         return default if found is None else found[0]
 
     def results(self) -> dict[str, Any]:
         """What `step_result` knows, by step."""
         scope = self._activation.places.scope(self._activation.tree, self._actor)
-        return self._above if scope is None else results(self._activation.tree, scope)
+        return self._above.results if scope is None else results(self._activation.tree, scope)
 
     async def look_above(self) -> None:
         """Before the call: a step that was spread reads what it may ask of the workflow around it."""
-        self._above = await self._activation.host.above.results(self._activation)
+        self._above = await self._activation.host.above.look(self._activation)
 
     def suspend(self, payload: Any = None, *, label: str | list[str] | None = None, output: Any = None) -> NoReturn:
         if self._step is None:

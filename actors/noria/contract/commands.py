@@ -14,7 +14,10 @@ FORMAT = 1
 
 @dataclass(slots=True)
 class Start:
-    """Begin. To the root of a run by a client; to a spread child by its parent's host (then with `init` and `member`)."""
+    """Begin. To the root of a run by a client; to a spread child by its parent's host (then with `member`).
+
+    `init` is not given any more: with each item of a foreach the whole list was sent, and stored.
+    """
 
     kind: ClassVar[str] = "start"
     id: str

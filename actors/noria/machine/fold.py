@@ -134,8 +134,9 @@ def _fold(tree: Tree, actor: Actor, sequence: int, fact: Fact) -> None:
         tree.takeovers = 0
     match fact:
         case Started():
-            actor.started_at = tree.updated_at = fact.at
+            actor.status, actor.started_at = "active", fact.at
             actor.input = actor.prev = fact.input
+            tree.updated_at = fact.at
         case StepEnded():
             _step_ended(tree, actor, sequence, fact)
         case StepSuspended():

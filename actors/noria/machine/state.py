@@ -56,7 +56,7 @@ class Actor:
     status: str = "new"  # new, active, or one of RESTING
     started: int = 0  # sequence of its start command; 0 for a child in place
     input: Any = None
-    init: Any = None  # the innermost workflow's input, for a step that is a child on its own
+    init: Any = None  # the innermost workflow's input, where its start tells it: those of 0.1.0 do
     prev: Any = None  # output of the entry before the next one
     output: Any = None
     error: dict[str, Any] | None = None
