@@ -22,6 +22,7 @@ POISON_TAKEOVERS: Final = 5  # take-overs without progress before a run is given
 SUSPECT_TAKEOVERS: Final = 2  # from so many on a worker hosts one such run at a time
 RECORD_EVERY_FACTS: Final = 1000  # facts between two records of an active run
 RECORD_EVERY_SECONDS: Final = 3600.0  # the same in time: facts age out, also of a run that is active for long
+HAND_OVER_SECONDS: Final = 2.0  # how long a host that leaves waits to say so
 FIRST_RECORD_SECONDS: Final = 0.25  # a run that ends sooner needs no record of its beginning
 PROBE_SECONDS: Final = 0.3  # between two signs of life of the next host
 GATHER_SECONDS: Final = 0.25  # how long hosts may take to say what they hold

@@ -14,7 +14,9 @@ import pytest
 
 from noria import Context, Noria, Workflow, step
 from noria.contract import commands, envelopes
+from noria.contract.facts import HandedOver, TakenOver
 from noria.errors import NewerFormat
+from noria.ports import ActorKey
 
 WORKER = textwrap.dedent(
     """
@@ -190,3 +192,35 @@ async def test_sigterm_drains(noria: Noria, server_url: str, tmp_path: Path) -> 
     assert {r.status for r in results} == {"suspended"}
     calls = [line.rpartition(" ")[2] for line in journal.read_text().splitlines()]
     assert len(calls) == len(set(calls)) == 20, "a step that was under way is finished, not repeated"
+
+
+async def test_eight_deploys_during_one_long_step_are_no_poison(noria: Noria, server_url: str, tmp_path: Path) -> None:
+    """Each worker is replaced while the step runs, and says that it leaves: more often than a run may take its worker down."""
+    journal, processes = tmp_path / "journal", list[subprocess.Popen[bytes]]()
+    run = noria.create_run("deployed")
+
+    def calls() -> list[str]:
+        return journal.read_text().splitlines() if journal.exists() else []
+
+    try:
+        for n in range(8):
+            processes.append(spawn(server_url, noria, journal, pause=3600, grace=0.05))
+            if n == 0:
+                await run.start_async(1)
+            else:
+                processes[n - 1].send_signal(signal.SIGTERM)
+            await until(lambda n=n: asyncio.to_thread(lambda: len(calls()) == n + 1))
+        processes.append(spawn(server_url, noria, journal, pause=0.01))
+        processes[-2].send_signal(signal.SIGTERM)
+        result = await run.result(timeout=20)
+        assert [process.wait(10) for process in processes[:-1]] == [0] * 8
+        assert result.status == "suspended" and len(calls()) == 8 + 2, "the step once for each worker"
+        result = await run.resume(40)
+        assert (result.status, result.result) == ("success", 44)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    told = [f for e in await noria.broker.log.read_tree(ActorKey("deployed", run.id)) for f in envelopes.decode(e.body).facts]
+    assert sum(isinstance(f, HandedOver) for f in told) == 8 == sum(isinstance(f, TakenOver) for f in told)
+    assert await noria.dead.list() == []

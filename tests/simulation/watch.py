@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from noria.contract import commands, envelopes
 from noria.contract.commands import Start
-from noria.contract.facts import FactMessage, StepEnded, TakenOver
+from noria.contract.facts import FactMessage, HandedOver, StepEnded, TakenOver
 from noria.contract.values import dumps, loads
 from noria.limits import POISON_TAKEOVERS
 from noria.machine.fold import fold_command, fold_message
@@ -47,7 +47,8 @@ class Watch:
         self.over: set[ActorKey] = set()  # actors that ended
         self.rested: dict[RunKey, Rested] = {}  # the root's last rest
         self.recorded: dict[RunKey, int] = {}  # the root's last fact in the record
-        self.takeovers: Counter[ActorKey] = Counter()  # of each chain, since anything else was recorded at or below it
+        self.takeovers: Counter[ActorKey] = Counter()  # of each chain, since anything else was recorded at or below it,
+        self.handed: set[ActorKey] = set()  # but those after a host that said it leaves
         server.watchers.append(self.stored)
         put, consumer = server.put_record, server.consumer
         server.put_record = lambda run, body, *rest: (put(run, body, *rest), self.put(run, body))[0]  # type: ignore[method-assign]
@@ -102,11 +103,18 @@ class Watch:
 
     def _count_takeovers(self, key: ActorKey, message: FactMessage) -> None:
         for fact in message.facts:
-            if not isinstance(fact, TakenOver):
-                for path in _above(key.path):
-                    self.takeovers.pop(ActorKey(*key.tree, path), None)
-            elif key in self.commands:  # not in place: whoever hosts it counts
-                self.takeovers[key] += 1
+            match fact:
+                case HandedOver():
+                    self.handed.add(key)
+                case TakenOver() if key in self.commands:  # not in place: whoever hosts it counts
+                    self.takeovers[key] += key not in self.handed
+                    self.handed.discard(key)
+                case TakenOver():
+                    pass
+                case _:
+                    for path in _above(key.path):
+                        self.takeovers.pop(ActorKey(*key.tree, path), None)
+                        self.handed.discard(ActorKey(*key.tree, path))
 
     def is_near_poison(self) -> bool:
         """Whether a run has lost so many hosts in a row that one or two more have it given up, as they must: the engine cannot

@@ -26,7 +26,7 @@ LOG_SECONDS = 250.0  # facts age while runs sleep
 PATIENCE_SECONDS = 2000.0  # by then everything has ended
 MOST_TURNS = 100_000  # worlds take some thousands
 KEPT = 200
-TAKES_HOSTS = ("kill", "freeze", "stop", "redeliver", "jump")
+TAKES_HOSTS = ("kill", "freeze", "redeliver", "jump")
 
 
 class Member:

@@ -83,11 +83,22 @@ def test_facts_and_commands_cross_the_wire() -> None:
         Started(1, None, 1.0), ended("a", {"x": 1}, has_input=True, input=2, round=3, bail=True, writes=Writes({"s": 1}, {"c": 2}, ["d"])),
         StepSuspended("b", 1.0, 2.0, {"p": 1}, ["l"], "out", attempts=2), facts.StepWaiting("c", 1.0, 9.0, 1),
         facts.Answered("e", ["x"]), facts.BlockEnded("f", "foreach", "success", 2.0, total=3), Rested("suspended", 2.0),
-        facts.TakenOver(2.0), Finished("failed", 2.0, error={"type": "E", "message": "m", "attributes": {}, "cause": None}),
+        facts.TakenOver(2.0), facts.HandedOver(2.0), Finished("failed", 2.0, error={"type": "E", "message": "m", "attributes": {}, "cause": None}),
     )  # fmt: skip
     assert envelopes.decode(envelope.encode("", sent)) == sent
     for command in (START, commands.Resume("i", 1.0, [("p", "s")], 1), commands.Cancel("i", 1.0), commands.TimerFired("i", 1.0, "p", "s", 2.0)):
         assert commands.decode(commands.encode(command)) == command
+
+
+def test_a_take_over_counts_unless_the_host_before_said_that_it_leaves() -> None:
+    tree, counts = Tree(), list[int]()
+    fold_command(tree, 1, "", START)
+    killed, left = [facts.TakenOver(2.0)], [facts.HandedOver(2.0)]
+    for sequence, told in enumerate([killed, killed, left, killed, killed, left, left, killed, [ended("a", 1)], left, killed, killed], 2):
+        fold_message(tree, sequence, "", message(*told, in_seen=1, door=1))
+        tree = Tree.of(loads(dumps(tree.dump())))
+        counts.append(tree.takeovers)
+    assert counts == [1, 2, 2, 2, 3, 3, 3, 3, 0, 0, 0, 1] and tree.root.status == "active"
 
 
 def test_iso_is_what_datetime_says() -> None:

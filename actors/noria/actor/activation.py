@@ -17,9 +17,9 @@ from noria.actor.load import Unreadable
 from noria.actor.places import Places
 from noria.actor.travel import travel
 from noria.clock import now
-from noria.contract.facts import Fact, Rested, Started, StepEnded
+from noria.contract.facts import Fact, HandedOver, Rested, Started, StepEnded
 from noria.errors import BrokerUnavailable, LimitExceeded, NoriaError
-from noria.limits import FIRST_RECORD_SECONDS, MAX_LOG_MESSAGES, POISON_TAKEOVERS, RECORD_EVERY_FACTS
+from noria.limits import FIRST_RECORD_SECONDS, HAND_OVER_SECONDS, MAX_LOG_MESSAGES, POISON_TAKEOVERS, RECORD_EVERY_FACTS
 from noria.machine.state import ENDED, RESTING, Actor, Tree
 from noria.observing import Stretch
 from noria.ports import Delivery, Refused
@@ -49,6 +49,7 @@ class Activation:
         self.suspect = False  # not renewed for longer than the lease: read before the next step
         self.overrun: NoriaError | None = None  # why it shall fail: past the workflow's timeout, or a limit
         self.stopping = False
+        self.hosting = False
         self.interrupted: dict[str, StepEnded] = {}  # path -> what was stopped there
         self.watching = 0  # spread children that we wait for
         self.revision: int | None = None  # of the run's record; a spread child has none
@@ -112,7 +113,7 @@ class Activation:
         root, first_record, expiry, status = self.tree.root, None, None, "active"
         self.journal.in_seen = max([s for s, path in self.tree.pending if path == self.key.path] + [root.in_seen])
         await self.host.take_slot(self)
-        self.tree.hosted = True
+        self.tree.hosted = self.hosting = True
         if self.host.observer is not None:
             self.stretch = self.journal.watched_by(self.host.observer.hosts(self.delivery, self.tree.traceparent))
         try:
@@ -135,9 +136,10 @@ class Activation:
                 await self._run()
             await self._rest()
             self.delivery.ack()
-            status = root.status
+            status, self.hosting = root.status, False
             return True
         except (Refused, Fenced):
+            self.hosting = False
             return False
         finally:
             for timer in (first_record, expiry):
@@ -243,6 +245,18 @@ class Activation:
             await asyncio.wait([self._main])
         self.stopping = False
         await self.journal.settle()
+
+    async def hand_over(self) -> None:
+        """Once nothing runs here any more: give the deliveries back, and say so first where a run is left half-way, so that
+        its next take-over is no sign of a death. Without an answer in time it counts as one."""
+        root = self.tree.root if self.hosting else None
+        if root is not None and root.status not in ENDED and (root.status not in RESTING or root.in_seen < self.journal.in_seen):
+            try:
+                await asyncio.wait_for(self.journal.append(root, [HandedOver(now())]), HAND_OVER_SECONDS)
+            except (NoriaError, Refused, Fenced, TimeoutError) as error:
+                log.debug("run %s is handed over without a word: %r", self.key.run, error)
+        for delivery in (self.delivery, *self.others):
+            delivery.hand_back()
 
     def fail_soon(self, error: NoriaError) -> None:
         """End the run with this error, whatever runs."""

@@ -95,7 +95,7 @@ def _is_suspect(activation: Activation, fresh: bool) -> bool:
     """Whether this would be one more take-over of a run that was taken over before without progress."""
     tree = activation.tree
     again = not fresh and activation.takes_over and not tree.cancel
-    return again and SUSPECT_TAKEOVERS <= tree.takeovers + 1 <= POISON_TAKEOVERS
+    return again and SUSPECT_TAKEOVERS <= tree.takeovers + (not tree.handed) <= POISON_TAKEOVERS
 
 
 def _check_fit(activation: Activation, fresh: bool) -> None:

@@ -73,9 +73,7 @@ class Host:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for activation in left:
-            for delivery in (activation.delivery, *activation.others):
-                delivery.hand_back()
+        await asyncio.gather(*(activation.hand_over() for activation in left))
         for unsubscribe in self._unsubscribe:
             await unsubscribe()
         await self.peers.close()

@@ -16,6 +16,7 @@ from noria.contract.facts import (
     Fact,
     FactMessage,
     Finished,
+    HandedOver,
     Rested,
     Started,
     StepEnded,
@@ -160,6 +161,8 @@ class Envelope:
                 return self.event(id, kind, path, None, iso(fact.at), {"noria": {"k": "rested", "st": fact.status, "t": fact.at}})
             case TakenOver():
                 return self.event(id, "taken-over", path, None, iso(fact.at), {"noria": {"k": "taken-over", "t": fact.at}})
+            case HandedOver():
+                return self.event(id, "handed-over", path, None, iso(fact.at), {"noria": {"k": "handed-over", "t": fact.at}})
 
 
 def _common(meta: dict[str, Any], fact: StepEnded | StepSuspended | StepWaiting) -> None:
@@ -248,6 +251,8 @@ def _decode_fact(event: dict[str, Any]) -> Fact:
             return Rested(meta["st"], meta["t"])
         case "taken-over":
             return TakenOver(meta["t"])
+        case "handed-over":
+            return HandedOver(meta["t"])
         case other:
             raise ValueError(f"unknown kind of fact {other!r}")
 

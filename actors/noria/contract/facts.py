@@ -136,6 +136,13 @@ class TakenOver:
 
 
 @dataclass(slots=True)
+class HandedOver:
+    """The host leaves the actor in order, alive: the next take-over is from nobody who died."""
+
+    at: float
+
+
+@dataclass(slots=True)
 class Finished:
     """The actor ended. A success's result is the previous output unless `has_output`."""
 
@@ -148,7 +155,7 @@ class Finished:
 
 
 Fact: TypeAlias = (
-    Started | StepEnded | StepSuspended | StepWaiting | Answered | Retried | Rewound | BlockEnded | Rested | TakenOver | Finished
+    Started | StepEnded | StepSuspended | StepWaiting | Answered | Retried | Rewound | BlockEnded | Rested | TakenOver | HandedOver | Finished
 )
 
 

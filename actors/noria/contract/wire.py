@@ -128,6 +128,11 @@ class TakenOverMeta(Head):
     t: float
 
 
+class HandedOverMeta(Head):
+    k: Literal["handed-over"]
+    t: float
+
+
 class RetriedMeta(Head):
     k: Literal["retried"]
     stem: str
@@ -219,6 +224,10 @@ class TakenOverData(Closed):
     noria: TakenOverMeta
 
 
+class HandedOverData(Closed):
+    noria: HandedOverMeta
+
+
 class RetriedData(Closed):
     noria: RetriedMeta
 
@@ -231,7 +240,7 @@ FACTS: dict[str, type[BaseModel]] = {
     "workflow-start": StartData, "workflow-step-result": StepResultData, "workflow-step-suspended": StepSuspendedData,
     "workflow-step-waiting": StepWaitingData, "workflow-finish": FinishData, "workflow-paused": RestedData, "workflow-rested": RestedData,
     "workflow-retried": RetriedData, "workflow-rewound": RewoundData, "block-ended": BlockEndedData, "condition-answered": AnsweredData,
-    "taken-over": TakenOverData,
+    "taken-over": TakenOverData, "handed-over": HandedOverData,
 }  # fmt: skip
 LIVE: dict[str, type[BaseModel]] = {
     "workflow-step-start": StepStartData, "workflow-step-output": StepOutputData, "workflow-step-progress": StepProgressData,

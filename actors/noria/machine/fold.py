@@ -12,6 +12,7 @@ from noria.contract.facts import (
     Fact,
     FactMessage,
     Finished,
+    HandedOver,
     Rested,
     Started,
     StepEnded,
@@ -130,8 +131,8 @@ def fold_message(tree: Tree, sequence: int, path: str, message: FactMessage) -> 
 
 
 def _fold(tree: Tree, actor: Actor, sequence: int, fact: Fact) -> None:
-    if not isinstance(fact, TakenOver):
-        tree.takeovers = 0
+    if not isinstance(fact, (TakenOver, HandedOver)):
+        tree.takeovers, tree.handed = 0, False
     match fact:
         case Started():
             actor.status, actor.started_at = "active", fact.at
@@ -170,7 +171,11 @@ def _fold(tree: Tree, actor: Actor, sequence: int, fact: Fact) -> None:
         case TakenOver():
             actor.status = "active"
             if actor is tree.root:
-                tree.takeovers += 1
+                tree.takeovers, tree.handed = tree.takeovers + (not tree.handed), False
+        case HandedOver():
+            actor.status = "active"
+            if actor is tree.root:
+                tree.handed = True
         case Finished():
             actor.status, actor.ended_at, tree.updated_at = fact.status, fact.ended_at, fact.ended_at
             actor.error, actor.tripwire = fact.error, fact.tripwire

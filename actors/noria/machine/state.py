@@ -93,9 +93,9 @@ class Tree:
     """All actors at and below `base`, and what concerns the run as a whole."""
 
     __slots__ = (
-        "actors", "base", "began_at", "cancel", "commands", "context", "created_at", "cursor", "expires_at", "facts", "fired", "held", "held_data",
-        "hosted", "leaf_done", "misfit", "pending", "per_step", "resource_id", "state", "takeovers", "traceparent", "travels", "updated_at",
-        "usage", "version",
+        "actors", "base", "began_at", "cancel", "commands", "context", "created_at", "cursor", "expires_at", "facts", "fired", "handed", "held",
+        "held_data", "hosted", "leaf_done", "misfit", "pending", "per_step", "resource_id", "state", "takeovers", "traceparent", "travels",
+        "updated_at", "usage", "version",
     )  # fmt: skip
 
     def __init__(self, base: str = "") -> None:
@@ -112,7 +112,8 @@ class Tree:
         self.commands = 0  # to the root, folded
         self.per_step = 0  # sequence of the command that asked for one step only
         self.leaf_done = 0  # sequence of the last fact that ended or suspended a step
-        self.takeovers = 0  # since the last progress
+        self.takeovers = 0  # since the last progress, from hosts that did not say that they leave
+        self.handed = False  # the last host said so
         self.cursor = 0  # facts up to here are folded
         self.facts = 0  # messages folded
         self.misfit: str | None = None  # why the worker that saw it last cannot host it; until the next fact
