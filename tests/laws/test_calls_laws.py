@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
-from noria.errors import BrokerUnavailable
-from noria.ports import Answer, Broker, Endpoint, Nobody
+from noria.errors import BrokerUnavailable, NoriaError
+from noria.ports import Answer, Broker, Endpoint, Nobody, RunKey
 
 
 async def echo(body: bytes) -> Answer:
@@ -86,3 +86,11 @@ async def test_listening(broker: Broker) -> None:
     broker.calls.tell(f"{broker.namespace}.uncall.w.s.2", b"no")
     await asyncio.sleep(0.1)
     assert heard.empty()
+
+
+async def test_without_a_codec_nothing_is_sealed(broker: Broker) -> None:
+    context, body = RunKey("w", "r.1"), b'{"status":"success","output":1}'
+    assert not broker.calls.seals and broker.calls.seal(context, body, ("status",)) is body and broker.calls.unseal(context, body) is body
+    with pytest.raises(NoriaError, match="max_payload"):
+        talk = broker.calls.open(lambda _: None)
+        talk.send(f"{broker.namespace}.api.none", b"x" * (broker.calls.max_bytes + 1))

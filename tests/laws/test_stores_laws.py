@@ -12,6 +12,7 @@ import pytest
 from noria.broker import NatsBroker, connect_broker
 from noria.broker.reading import last
 from noria.clock import now
+from noria.errors import NoriaError
 from noria.ports import ActorKey, Broker, Delivery, Refused, RunKey, Tick, Trigger
 
 Outside = Callable[[str, bytes], Awaitable[None]]
@@ -55,6 +56,22 @@ async def test_blobs_come_back_whole_and_go_with_their_run(broker: Broker, size:
     with pytest.raises(Exception, match="gone"):
         await broker.blobs.get(RUN, name)
     assert await broker.blobs.get(RunKey("w", "r2"), name) == data
+
+
+async def test_a_blob_under_a_name_of_its_own_can_be_dropped(broker: Broker) -> None:
+    data = os.urandom(700_000)
+    kept, other = await broker.blobs.put(RUN, data), await broker.blobs.put(RUN, data, "call-1")
+    twin = await broker.blobs.put(RUN, data, "call-2")
+    assert len({kept, other, twin}) == 3 and other.startswith("call-1-") and await broker.blobs.get(RUN, other) == data
+    broker.blobs.drop(RUN, other)
+    async with asyncio.timeout(5):
+        while True:
+            try:
+                await broker.blobs.get(RUN, other)
+            except NoriaError as error:
+                assert "gone" in str(error)
+                break
+    assert await broker.blobs.get(RUN, kept) == await broker.blobs.get(RUN, twin) == data
 
 
 async def test_a_timer_fires_once_and_not_early_and_is_replaced_by_name(broker: Broker) -> None:

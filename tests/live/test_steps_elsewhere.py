@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from noria import Context, NonRetryable, Noria, Retry, Tripwire, Workflow, from_step, remote_step, step
 from noria.actor import elsewhere, perform
+from noria.broker.reading import read
 from noria.clock import monotonic
 from noria.contract.calls import StepCall
 
@@ -275,4 +276,108 @@ async def test_a_service_of_another_make(noria: Noria, server_url: str) -> None:
         for wrong in ("odd", "text"):
             result = await noria.run(flow, wrong)
             assert result.error is not None and "not a reply of a step handler" in result.error.message, result.error
+    await client.close()
+
+
+LARGE = 3_000_000
+
+
+async def passing(noria: Noria) -> list[str]:
+    """Messages of calls that are still in the blobs."""
+    found = await read(noria.broker.connection, noria.broker.subjects.blobs, f"{noria.namespace}.blob.>")
+    return [m.subject for m in found if ".call-" in m.subject]
+
+
+async def test_what_no_message_can_hold_goes_by_reference(noria: Noria, server_url: str) -> None:
+    @step
+    async def grow(x: Any, ctx: Context) -> Any:
+        assert len(x) == LARGE and len(ctx.init_data) == LARGE
+        ctx.set_state(kept=x[:10])
+        await ctx.write(x)
+        return x + "!"
+
+    @step
+    async def wait(x: str, ctx: Context) -> Any:
+        return len(x) if ctx.resume_data is None and len(x) < 10 else ctx.resume_data or ctx.suspend(x)
+
+    @step
+    async def broken(x: Any) -> Any:
+        raise ValueError("y" * LARGE)
+
+    inner = Workflow("grower").then(grow).commit()
+    flow = Workflow("large").then(inner).then(wait).then(step(lambda x: len(x), id="count")).commit()
+    failing = Workflow("failing").then(broken).commit()
+    async with split(noria, server_url, flow, failing):
+        run = noria.create_run(flow, "big")
+        stream = run.stream("x" * LARGE)
+        written = [e.data["output"] async for e in stream if e.type == "workflow-step-output"]
+        result = await stream.result()
+        assert result.status == "suspended" and len(result.suspended[0].payload) == LARGE + 1 and result.state == {"kept": "x" * 10}
+        assert [len(w) for w in written] == [LARGE]
+        result = await run.resume("z" * LARGE)
+        assert (result.status, result.result) == ("success", LARGE)
+        failed = await noria.run(failing, 1)
+        assert failed.status == "failed" and len(failed.error.message) == LARGE and failed.error.type == "ValueError"  # type: ignore[union-attr]
+        async with asyncio.timeout(5):
+            while await passing(noria):
+                await asyncio.sleep(0.05)
+
+
+async def test_equal_replies_at_once_do_not_take_each_others_parcel(noria: Noria, server_url: str) -> None:
+    @step
+    async def same(x: Any) -> Any:
+        return "x" * 1_500_000
+
+    flow = Workflow("equal").foreach(same, concurrency=6).map(lambda each: [len(x) for x in each]).commit()
+    async with split(noria, server_url, flow):
+        assert (await noria.run(flow, list(range(6)), timeout=60)).result == [1_500_000] * 6
+
+
+async def test_a_handler_that_takes_no_parcels(noria: Noria, server_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not serve `<subject>.parcel`: what fits into a message comes to it as ever, more fails and says why."""
+    monkeypatch.setattr(elsewhere, "HANDLER_PATIENCE_SECONDS", 0.5)
+    flow = Workflow("small").then(remote_step("plain", subject=f"{noria.namespace}.plain")).commit()
+    client = await nats.connect(server_url)
+
+    async def serve(msg: Any) -> None:
+        call = json.loads(msg.data)
+        await client.publish(msg.reply, json.dumps({"status": "success", "output": len(call["input"])}).encode())
+
+    await client.subscribe(f"{noria.namespace}.plain", cb=serve)
+    async with noria.worker(flow):
+        assert (await noria.run(flow, "x" * 400_000)).result == 400_000
+        result = await noria.run(flow, "x" * LARGE)
+        error = result.error
+        assert error is not None and error.type == "LimitExceeded" and result.steps["plain"].attempts == 1
+        assert "max_payload of 1048576 bytes" in error.message and f"nobody serves {noria.namespace}.plain.parcel" in error.message
+    await client.close()
+
+
+async def test_parcels_by_hand(noria: Noria, server_url: str) -> None:
+    """What docs/outside.md tells makers of handlers in other languages, with a plain client."""
+    flow = Workflow("hands").then(remote_step("far")).commit()
+    client = await nats.connect(server_url)
+    stream = f"{noria.namespace.upper()}_BLOBS"
+
+    async def serve(msg: Any) -> None:
+        slip = json.loads(msg.data)
+        name, count = slip["noria_blob"], int(slip["noria_blob"].rpartition("-")[2])
+        blobs, chunks = f"{noria.namespace}.blob.{slip['root']}.{slip['run_id']}", []
+        for n in range(count):
+            chunk = await client.request(f"$JS.API.DIRECT.GET.{stream}.{blobs}.{name}.{n}", b"", timeout=5)
+            chunks.append(chunk.data)
+        call = json.loads(b"".join(chunks))
+        assert call["reply_as"] == "parcel" and call["step"] == "far"
+        reply = json.dumps({"status": "success", "output": call["input"][::-1]}).encode()
+        parts = [reply[at : at + 500_000] for at in range(0, len(reply), 500_000)]
+        name = f"call-{os.urandom(16).hex()}-{len(parts)}"
+        for n, part in reversed(list(enumerate(parts))):
+            stored = await client.request(f"{blobs}.{name}.{n}", part, timeout=5)
+            assert "seq" in json.loads(stored.data)
+        await client.publish(msg.reply, json.dumps({"noria_blob": name}).encode())
+
+    await client.subscribe(f"{noria.namespace}.step.hands.far.parcel", cb=serve)
+    async with noria.worker(flow):
+        result = await noria.run(flow, "a" * LARGE + "b", timeout=30)
+        assert result.status == "success" and result.result == "b" + "a" * LARGE
     await client.close()

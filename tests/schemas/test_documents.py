@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 
 from noria.codec import AesGcm
 from noria.codec.sealing import Sealing
-from noria.contract import commands, envelopes
+from noria.contract import calls, commands, envelopes
 from noria.contract.channels import CHANNELS
 from noria.contract.facts import Fact
 from noria.contract.wire import FACTS
@@ -77,6 +77,13 @@ def test_golden_sealed_bodies_open_for_ever() -> None:
     for name, plain in (("commands/sealed", "commands/start"), ("records/sealed", "records/record"), ("news/sealed", "news/rest")):
         body = json.dumps(load(EXAMPLES / f"{name}.json"), separators=(",", ":")).encode()
         assert json.loads(sealing.open_fields(run, body)) == load(EXAMPLES / f"{plain}.json")
+    schedule = (EXAMPLES / "records" / "sealed-schedule.json").read_bytes()
+    assert json.loads(sealing.open_fields(RunKey("order", "@weekdays"), schedule)) == load(EXAMPLES / "records" / "schedule.json")
+    call = (EXAMPLES / "calls" / "sealed.json").read_bytes()
+    secret = calls.secret_of(call)
+    assert secret is not None and json.loads(sealing.open_fields(secret, call)) == load(EXAMPLES / "calls" / "call.json")
+    reply = (EXAMPLES / "calls" / "sealed-reply.json").read_bytes()
+    assert json.loads(sealing.open_fields(secret, reply)) == load(EXAMPLES / "calls" / "success.json")
 
 
 def test_asyncapi_names_every_channel_and_every_schema() -> None:

@@ -9,9 +9,10 @@ import os
 from collections.abc import AsyncIterator
 from typing import Any
 
+import nats
 import pytest
 
-from noria import Context, NonRetryable, Noria, Workflow, step
+from noria import Context, Cron, NonRetryable, Noria, Workflow, remote_step, step
 from noria.broker.reading import read
 from noria.codec import AesGcm
 from noria.codec.sealing import Sealing
@@ -58,12 +59,12 @@ async def noria(server_url: str) -> AsyncIterator[Noria]:
         await drop(client)
 
 
-async def everything(noria: Noria) -> bytes:
+async def everything(noria: Noria, least: int = 6) -> bytes:
     """All that is stored in the namespace, headers too."""
     connection, subjects = noria.broker.connection, noria.broker.subjects
     streams = (subjects.runs, subjects.triggers, subjects.dead, subjects.blobs, f"KV_{subjects.records}", f"KV_{subjects.catalogue}")
     found = [m for name in streams for m in await read(connection, name, ">")]
-    assert len(found) > 5
+    assert len(found) >= least
     return b"".join(m.body + repr(m.headers).encode() for m in found)
 
 
@@ -145,6 +146,121 @@ async def test_a_namespace_changes_over(noria: Noria, server_url: str) -> None:
         run = noria.create_run(sealed, "r1")
         await run.resume("x", step=ask)
         assert (await run.resume("y")).status == "success"
+
+
+class Eavesdropper:
+    """All that is said in the namespace, and in inboxes (never beyond a worker's end: a pull of its counts as awaited then)."""
+
+    def __init__(self, noria: Noria, inboxes: bool = False) -> None:
+        self.noria, self.heard = noria, list[tuple[str, bytes]]()
+        self.wanted = [f"{noria.namespace}.>", *(["_INBOX.>"] if inboxes else [])]
+
+    async def __aenter__(self) -> Eavesdropper:
+        connection = self.noria.broker.connection
+        self.stops = [await connection.subscribe(subject, lambda msg: self.heard.append((msg.subject, msg.data))) for subject in self.wanted]
+        await connection.client.flush()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for stop in self.stops:
+            await stop()
+
+    def of(self, kind: str) -> list[bytes]:
+        return [body for subject, body in self.heard if subject.startswith(f"{self.noria.namespace}.{kind}.")]
+
+
+@pytest.mark.parametrize("size", [1, 400_000])
+async def test_step_calls_are_sealed_between_workers(noria: Noria, server_url: str, size: int) -> None:
+    async with (
+        Noria.connect(server_url, namespace=noria.namespace, codec=AesGcm({"old": OLD})) as other, Eavesdropper(noria, inboxes=True) as spy,
+        other.worker(sealed, failing, runs=False), noria.worker(sealed, failing, steps=False),
+    ):  # fmt: skip
+        run = noria.create_run(sealed, "visible-id", "visible-resource")
+        await run.start({"size": size, "in": f"{MARK}-input"}, state={"s": f"{MARK}-s"}, request_context={"c": f"{MARK}-c"})
+        assert (await run.resume(f"{MARK}-data", step=ask)).status == "suspended"
+        result = await run.resume({"again": f"{MARK}-again"})
+        assert result.status == "success" and result.result[0] == {
+            "got": {"again": f"{MARK}-again"}, "state": f"{MARK}-state", "context": {"c": f"{MARK}-c", "who": f"{MARK}-context"},
+        }  # fmt: skip
+        assert (await noria.run(failing, 1)).error.message == f"{MARK}-error"
+        stored = await everything(noria)
+    requests = [json.loads(body) for body in spy.of("step")]
+    assert len(requests) >= 6 and all(r["step"] in ("work", "ask", "each", "broken") for r in requests if "sealed" in r)
+    for request in requests:
+        assert problems("calls/sealed" if "sealed" in request else "calls/parcel", request) == []
+    answers = [json.loads(body) for subject, body in spy.heard if subject.startswith("_INBOX.") and body.startswith(b'{"v":1000001')]
+    told = [a for a in answers if set(a) <= {"v", "status", "type", "sealed"}]
+    assert {"success", "suspended", "failed", "output", "event"} <= {a.get("status", a.get("type")) for a in told}
+    assert [problem for a in told for problem in problems("calls/sealed-reply", a)] == []
+    assert {r["run_id"] for r in requests} >= {"visible-id"}
+    text = stored + b"".join(body for _, body in spy.heard)
+    assert MARK.encode() not in text and base64.b64encode(MARK.encode() * 4)[:12] not in text
+    if size > 1:
+        assert any("noria_blob" in r for r in requests), "the second call has the first one's output, by reference"
+
+
+async def test_a_handler_without_the_codec_says_so_and_another_one_is_called(noria: Noria, server_url: str) -> None:
+    flow = Workflow("doubling").then(step(lambda x: x * 2, id="double")).commit()
+    async with Noria.connect(server_url, namespace=noria.namespace) as bare, bare.worker(flow, runs=False), noria.worker(flow, steps=False):
+        result = await noria.run(flow, 1)
+        assert result.error is not None and "handlers in a row" in result.error.message
+        assert result.error.cause is not None and "sealed: connect with the codec" in result.error.cause.message
+
+
+async def test_a_handler_in_another_language_is_called_in_plain_words_only_when_it_may(noria: Noria, server_url: str) -> None:
+    client = await nats.connect(server_url)
+    seen: list[dict[str, Any]] = []
+
+    async def serve(msg: Any) -> None:
+        seen.append(json.loads(msg.data))
+        size = seen[-1]["input"]
+        await client.publish(msg.reply, json.dumps({"status": "success", "output": "x" * size}).encode())
+
+    await client.subscribe(f"{noria.namespace}.step.*.far", cb=serve)
+    open_flow = Workflow("opened").then(remote_step("far", sealed=False)).commit()
+    closed_flow = Workflow("closed").then(remote_step("far")).commit()
+    async with noria.worker(open_flow, closed_flow):
+        assert (await noria.run(open_flow, 5)).result == "xxxxx"
+        assert seen[-1]["reply_as"] == "plain" and seen[-1]["input"] == 5
+        run = noria.create_run(closed_flow, "waits")
+        await run.start_async(5)
+        result = await noria.run(open_flow, 6)
+        assert result.result == "x" * 6 and {call["workflow"] for call in seen} == {"opened"}
+        await run.cancel()
+    await client.close()
+
+
+@step
+async def sized(x: Any) -> int:
+    return len(x["text"])
+
+
+def ticking(seconds: str) -> Workflow:
+    return Workflow("ticking", schedule=Cron(f"{seconds} * * * * *", input={"text": f"{MARK}-tick"}, id="often")).then(sized).commit()
+
+
+async def test_inputs_of_schedules_are_sealed(noria: Noria, server_url: str) -> None:
+    async with Noria.connect(server_url, namespace=noria.namespace) as bare, bare.worker(ticking("*/2")):
+        assert MARK.encode() in await everything(noria, 1), "declared without the codec"
+    async with Eavesdropper(noria) as spy, noria.worker(ticking("*/2")):
+        assert [problems("records/sealed-schedule", json.loads(body)) for body in spy.of("cron")] == [[]], "declared anew, sealed"
+        async with asyncio.timeout(30):  # the first one may be of the open definition still
+            while (await noria.runs.list("ticking", status="success")).total < 2:
+                await asyncio.sleep(0.1)
+        (schedule,) = await noria.schedules.list()
+        assert schedule.input == {"text": f"{MARK}-tick"}
+        await noria.schedules.pause("often")
+        (schedule,) = await noria.schedules.list()
+        assert schedule.paused and schedule.input == {"text": f"{MARK}-tick"}
+        run_id = await noria.schedules.run("often")
+        assert (await noria.create_run("ticking", run_id).result(timeout=10)).result == len(f"{MARK}-tick")
+        assert all(b'"sealed"' in body for body in spy.of("cron"))
+        async with asyncio.timeout(10):
+            while MARK.encode() in await everything(noria):
+                await asyncio.sleep(0.1)
+    assert MARK.encode() not in b"".join(body for _, body in spy.heard)
+    async with noria.worker(ticking("*/2")):
+        assert (await noria.schedules.list())[0].paused, "a redeploy that changes nothing leaves it"
 
 
 def test_sealed_events_are_cloudevents_still() -> None:

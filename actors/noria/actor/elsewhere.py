@@ -6,13 +6,21 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
+from noria.actor.courier import Courier
 from noria.clock import monotonic
 from noria.contract import calls
 from noria.contract.subjects import Subjects
 from noria.contract.values import dumps, plain
-from noria.errors import NoriaError, StepTimeout, Tripwire
+from noria.errors import InvalidInput, LimitExceeded, NoriaError, StepTimeout, Tripwire
 from noria.ids import run_id as unique
-from noria.limits import CALL_HEARTBEAT_SECONDS, HANDLER_DEATHS, HANDLER_PATIENCE_SECONDS, MAX_INLINE_BYTES
+from noria.limits import (
+    CALL_BACKLOG,
+    CALL_HEARTBEAT_SECONDS,
+    HANDLER_DEATHS,
+    HANDLER_PATIENCE_SECONDS,
+    MAX_INLINE_BYTES,
+    MAX_LABELS,
+)  # fmt: skip
 from noria.ports import Answer
 from noria.workflow.context import AbortSignal, BailSignal, SuspendSignal
 from noria.workflow.steps import Step
@@ -27,7 +35,11 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 1.0
 
 
 class NoHandler(NoriaError):
-    """Nobody serves a step just now."""
+    """Nobody serves a step just now; or nobody who takes calls of this size, which may be how its handlers are made."""
+
+    def __init__(self, text: str, is_large: bool = False) -> None:
+        super().__init__(text)
+        self.is_large = is_large
 
 
 class _Gone(Exception):
@@ -47,8 +59,10 @@ async def call_elsewhere(activation: Activation, step: Step, context: LiveContex
             log.warning("step %r of run %s is called again: %s", step.id, context.run_id, gone)
             if deaths > HANDLER_DEATHS:
                 raise NoriaError(f"step {step.id!r}: {deaths} handlers in a row died of it or left it") from gone
-        except NoHandler:
+        except NoHandler as nobody:
             if monotonic() - begun + pause > HANDLER_PATIENCE_SECONDS:
+                if step.remote and nobody.is_large:
+                    raise LimitExceeded(str(nobody)) from nobody
                 raise
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
@@ -67,23 +81,29 @@ async def _within(step: Step, work: Any) -> Any:
 
 async def _call(activation: Activation, step: Step, context: LiveContext, subject: str) -> Any:
     """One call: hand on its progress, until there is a reply."""
-    heard: asyncio.Queue[Answer | None] = asyncio.Queue()
-    port, talk = activation.broker.calls, activation.broker.calls.open(heard.put_nowait)
+    heard: asyncio.Queue[Answer | None] = asyncio.Queue(CALL_BACKLOG + 1)
+    port, talk = activation.broker.calls, activation.broker.calls.open(lambda answer: None if heard.full() else heard.put_nowait(answer))
     request = _request(activation, step, context, talk.address)
+    courier = Courier(activation.broker, activation.key.tree, request.call, request.reply_as)
     wanted = True
     try:
-        talk.send(subject, calls.encode(request))
+        body = calls.encode(request)
+        parcel = await courier.close(body, calls.SHOWN_CALL)
+        subject = subject if parcel is body else f"{subject}.{calls.PARCEL}"
+        talk.send(subject, parcel)
         while True:
+            if heard.qsize() > CALL_BACKLOG:
+                raise NoriaError(f"step {step.id!r}: its handler says more than can be handed on: {CALL_BACKLOG} messages wait")
             try:
                 answer = await asyncio.wait_for(heard.get(), CALL_HEARTBEAT_SECONDS * SILENCE)
             except TimeoutError:
                 raise _Gone(f"no sign of life from its handler on {subject}") from None
             if answer is None:
-                raise NoHandler(f"step {step.id!r}: nobody serves {subject}")
+                raise _nobody(step, subject, len(body), port.max_bytes)
             if answer.error is not None:
                 wanted = False
                 return _refused(answer)
-            match message := calls.decode(answer.body):
+            match message := calls.decode(await courier.open(answer.body)):
                 case calls.Heartbeat():
                     continue
                 case calls.Output():
@@ -97,8 +117,16 @@ async def _call(activation: Activation, step: Step, context: LiveContext, subjec
                     return message
     finally:
         talk.close()
+        courier.clear()
         if wanted and request.cancel is not None:
             port.tell(request.cancel, b"")
+
+
+def _nobody(step: Step, subject: str, size: int, limit: int) -> NoHandler:
+    if size <= limit:
+        return NoHandler(f"step {step.id!r}: nobody serves {subject}")
+    why = f"a call of {size} bytes exceeds the server's max_payload of {limit} bytes"
+    return NoHandler(f"step {step.id!r}: {why}, and nobody serves {subject}, where such calls go by reference", is_large=True)
 
 
 def _refused(answer: Answer) -> Any:
@@ -114,13 +142,16 @@ def _request(activation: Activation, step: Step, context: LiveContext, progress:
     call, results = unique(), context.results() if "c" in step.fn.order or step.remote else {}
     if results and len(dumps(results)) > MAX_INLINE_BYTES:
         results = None
+    seals = activation.broker.calls.seals
     return calls.StepCall(
-        call=call, workflow=context.workflow_id, step=step.id, run_id=context.run_id, path=list(context.path), resource_id=context.resource_id,
+        call=call, root=activation.key.workflow, workflow=context.workflow_id, step=step.id, run_id=context.run_id, path=list(context.path),
+        resource_id=context.resource_id,
         input=plain(context.input), init_data=plain(context.init_data), attempt=context.attempt, recovered=context.recovered,
         iteration=context.iteration, index=context.index, state=context.values(), request_context=dict(context.request_context), results=results,
         resume_data=plain(context.resume_data), suspend_data=plain(context.suspend_data), idempotency_key=context.idempotency_key,
         timeout=step.timeout, progress=progress, traceparent=observer.traceparent() if observer is not None else None,
         cancel=Subjects(activation.broker.namespace).cancel(context.workflow_id, step.id, call),
+        reply_as="parcel" if not seals else "sealed" if step.sealed else "plain",
     )  # fmt: skip
 
 
@@ -135,6 +166,8 @@ def _outcome(reply: Any, context: LiveContext) -> Any:
         case calls.Success():
             return reply.output
         case calls.Suspended():
+            if len(reply.labels) > MAX_LABELS:
+                raise InvalidInput(f"a suspension has at most {MAX_LABELS} labels, not {len(reply.labels)}")
             raise SuspendSignal(reply.payload, reply.labels, reply.output)
         case calls.Bailed():
             raise BailSignal(reply.result)

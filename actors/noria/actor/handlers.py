@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from noria.actor.activation import Activation
     from noria.actor.notices import Notice
     from noria.machine.state import Step as Record
-
-log = logging.getLogger("noria.step")
 
 
 class LiveContext(Context):
@@ -51,16 +48,6 @@ class LiveContext(Context):
         self._usage: dict[str, int] = {}
         self._above = NOTHING
         self.notice: Notice | None = None  # that it began: before anything that it says itself
-
-    @property
-    def log(self) -> logging.LoggerAdapter[logging.Logger]:
-        return logging.LoggerAdapter(log, {"run_id": self.run_id, "workflow": self.workflow_id, "step": self.step_id})
-
-    @property
-    def span(self) -> Any:
-        from opentelemetry import trace
-
-        return trace.get_current_span()
 
     @property
     def init_data(self) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from noria.chance import token
 from noria.contract import commands
 from noria.contract.values import as_dict, dumps, loads
 from noria.errors import InvalidInput, NoriaError
@@ -12,6 +13,7 @@ from noria.ports import Broker, RunKey
 
 _MARK = b'{"noria_blob":'
 _NAME = re.compile(r"[0-9a-f]{64}-[0-9]{1,4}")
+_PASSING = re.compile(r"call-[0-9a-f]{32}-[0-9]{1,4}")
 
 
 async def pack(broker: Broker, run: RunKey, body: bytes) -> bytes:
@@ -29,12 +31,29 @@ async def pack_command(broker: Broker, run: RunKey, command: commands.Command) -
 
 async def unpack(broker: Broker, run: RunKey, body: bytes) -> bytes:
     """The body that `pack` was given. Raises NoriaError when it is gone, or the slip is none."""
-    if not body.startswith(_MARK):
-        return body
+    return await broker.blobs.get(run, _name(body, _NAME)) if is_slip(body) else body
+
+
+def is_slip(body: bytes) -> bool:
+    """Whether it stands for a body in the blobs."""
+    return body.startswith(_MARK)
+
+
+def passing() -> str:
+    """A name for a message that is not kept: no value of a run has one like it."""
+    return f"call-{token(16).hex()}"
+
+
+def passing_of(slip: bytes) -> str:
+    """The name on the slip of such a message. Raises NoriaError for another slip: who removes what it names takes no value."""
+    return _name(slip, _PASSING)
+
+
+def _name(slip: bytes, kind: re.Pattern[str]) -> str:
     try:
-        name = (as_dict(loads(body)) or {}).get("noria_blob")
+        name = (as_dict(loads(slip)) or {}).get("noria_blob")
     except ValueError:
         name = None
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not kind.fullmatch(name):
         raise NoriaError("not the slip of a parcel")
-    return await broker.blobs.get(run, name)
+    return name

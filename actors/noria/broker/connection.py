@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol
 import orjson
 from nats.aio.msg import Msg
 
+from noria import chance
 from noria.broker.appends import Append
 from noria.broker.wire import Incoming, WireClient
 from noria.clock import monotonic
@@ -213,7 +214,7 @@ class Connection:
         self, subject: str, reader: Callable[[Incoming], None], refused: Callable[[NotPermitted], None]
     ) -> tuple[str, Callable[[], None]]:
         """An address for the answers from `subject`, each handed to `reader`, and how to stop listening."""
-        token = str(next(self._tokens))
+        token = chance.token(8).hex()  # who is told the address must not guess others
         self._readers[token] = Reader(subject, reader, refused)
         return f"{self._pages}.{token}", lambda: self._readers.pop(token, None) and None
 

@@ -15,7 +15,7 @@ from nats.micro.service import Service, ServiceConfig
 from noria.broker.connection import Connection
 from noria.broker.wire import Incoming
 from noria.errors import NoriaError
-from noria.ports import Answer, Endpoint, Nobody
+from noria.ports import Answer, Endpoint, Nobody, RunKey
 
 log = logging.getLogger("noria.broker")
 GOING = Answer(b"", "this worker stops: ask again", "503")
@@ -24,8 +24,14 @@ GOING = Answer(b"", "this worker stops: ask again", "503")
 class NatsCalls:
     """ports.Calls."""
 
+    seals = False
+
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+
+    @property
+    def max_bytes(self) -> int:
+        return self.connection.client.max_payload
 
     async def ask(self, subject: str, body: bytes, timeout: float) -> Answer:
         msg = await self.connection.request(subject, body, timeout=timeout)
@@ -41,6 +47,12 @@ class NatsCalls:
 
     async def listen(self, subject: str, callback: Callable[[str, bytes], None]) -> Callable[[], Awaitable[None]]:
         return await self.connection.subscribe(subject, lambda msg: callback(msg.subject, msg.data))
+
+    def seal(self, context: RunKey, body: bytes, shown: tuple[str, ...]) -> bytes:
+        return body
+
+    def unseal(self, context: RunKey, body: bytes) -> bytes:
+        return body
 
 
 def _answer(msg: Incoming) -> Answer:

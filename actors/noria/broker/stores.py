@@ -12,6 +12,7 @@ from noria.broker.connection import Connection
 from noria.broker.reading import last, purge, read
 from noria.broker.wire import Incoming
 from noria.contract.subjects import Subjects
+from noria.contract.values import dumps
 from noria.errors import BrokerUnavailable, NoriaError, NotPermitted
 from noria.limits import CHUNK_BYTES, PAYLOAD_MARGIN_BYTES
 from noria.ports import RunKey, StoredRecord
@@ -95,9 +96,9 @@ class NatsBlobs:
     def __init__(self, connection: Connection, subjects: Subjects) -> None:
         self.connection, self.subjects = connection, subjects
 
-    async def put(self, run: RunKey, data: bytes) -> str:
+    async def put(self, run: RunKey, data: bytes, name: str | None = None) -> str:
         size = min(CHUNK_BYTES, self.connection.client.max_payload - PAYLOAD_MARGIN_BYTES)
-        name = f"{hashlib.sha256(data).hexdigest()}-{max(1, (len(data) + size - 1) // size)}"
+        name = f"{name or hashlib.sha256(data).hexdigest()}-{max(1, (len(data) + size - 1) // size)}"
         subject = self.subjects.blob(run, name)
         if await last(self.connection, self.subjects.blobs, f"{subject}.0") is None:
             chunks = range(0, len(data), size)
@@ -115,6 +116,10 @@ class NatsBlobs:
         if len(bodies) != count:
             raise NoriaError(f"the stored value {name} of run {run.run} is gone or incomplete")
         return b"".join(bodies)
+
+    def drop(self, run: RunKey, name: str) -> None:
+        body = dumps({"filter": f"{self.subjects.blob(run, name)}.>"})
+        self.connection.publish(f"{self.connection.js}.STREAM.PURGE.{self.subjects.blobs}", body)
 
     async def purge(self, run: RunKey) -> None:
         await purge(self.connection, self.subjects.blobs, self.subjects.blob(run))

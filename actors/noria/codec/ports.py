@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, cast
 
-from noria.codec.sealing import COMMAND, NEWS, Sealing
+from noria.codec.sealing import COMMAND, NEWS, SCHEDULE, Sealing
 from noria.errors import NoriaError
 from noria.ports import (
     ActorKey,
@@ -19,6 +19,8 @@ from noria.ports import (
     RunKey,
     Stored,
     StoredRecord,
+    StoredSchedule,
+    Trigger,
 )  # fmt: skip
 
 log = logging.getLogger("noria.codec")
@@ -31,6 +33,7 @@ def seal(broker: Broker, codec: Codec) -> None:
     ports.log, ports.commands = SealedLog(broker.log, sealing), SealedCommands(broker.commands, sealing)
     ports.records, ports.blobs = SealedRecords(broker.records, sealing), SealedBlobs(broker.blobs, sealing)
     ports.news, ports.triggers = SealedNews(broker.news, sealing), SealedTriggers(broker.triggers, sealing)
+    ports.schedules, ports.calls = SealedSchedules(broker.schedules, sealing), SealedCalls(broker.calls, sealing)
 
 
 def _open(sealing: Sealing, entry: Stored) -> Stored:
@@ -113,8 +116,8 @@ class SealedRecords(Through):
 class SealedBlobs(Through):
     """No longer idempotent by content: the same value sealed twice is two blobs of its run."""
 
-    async def put(self, run: RunKey, data: bytes) -> str:
-        return await self._inner.put(run, self._sealing.blob(run, data))
+    async def put(self, run: RunKey, data: bytes, name: str | None = None) -> str:
+        return await self._inner.put(run, self._sealing.blob(run, data), name)
 
     async def get(self, run: RunKey, name: str) -> bytes:
         return self._sealing.open_blob(run, await self._inner.get(run, name))
@@ -136,7 +139,20 @@ class SealedNews(Through):
 
 
 class SealedTriggers(Through):
-    """Triggers come from outside and are not sealed; dead letters may hold a command or a record, and are."""
+    """Triggers come from outside and are not sealed. Ticks bring back the definition of their schedule, which is; dead letters
+    may hold a command or a record, and are."""
+
+    async def receive(self, on_trigger: Callable[[Trigger], Awaitable[None]]) -> Receiver:
+        async def opened(trigger: Trigger) -> None:
+            if (tick := trigger.tick) is not None:
+                try:
+                    trigger.body = self._sealing.open_fields(_schedule(tick.workflow, tick.schedule), trigger.body)
+                except NoriaError as error:  # perhaps another worker has the key
+                    log.error("a tick of schedule %s is left to others: %s", tick.schedule, error)
+                    return trigger.hand_back(AGAIN_SECONDS)
+            return await on_trigger(trigger)
+
+        return await self._inner.receive(opened)
 
     async def bury(self, kind: str, workflow: str, body: bytes, headers: Mapping[str, str], reason: str) -> None:
         await self._inner.bury(kind, workflow, self._sealing.blob(RunKey(workflow, ""), body), headers, reason)
@@ -144,3 +160,38 @@ class SealedTriggers(Through):
     async def dead(self, after: int = 0, limit: int = 100, *, kind: str | None = None, workflow: str | None = None) -> Sequence[Letter]:
         letters = await self._inner.dead(after, limit, kind=kind, workflow=workflow)
         return [letter._replace(body=self._sealing.open_blob(RunKey(letter.workflow, ""), letter.body)) for letter in letters]
+
+
+class SealedSchedules(Through):
+    async def every(self, workflow: str | None = None) -> list[StoredSchedule]:
+        return [self._open(schedule) for schedule in await self._inner.every(workflow)]
+
+    async def get(self, workflow: str, id: str) -> StoredSchedule | None:
+        found = await self._inner.get(workflow, id)
+        return None if found is None else self._open(found)
+
+    def _open(self, schedule: StoredSchedule) -> StoredSchedule:
+        body = self._sealing.open_fields(_schedule(schedule.workflow, schedule.id), schedule.body)
+        return schedule._replace(body=body, stale=body is schedule.body)
+
+    async def put(
+        self, workflow: str, id: str, body: bytes, revision: int, pattern: str | None, timezone: str = "UTC", ttl_seconds: float = 1.0
+    ) -> int:
+        sealed = self._sealing.fields(_schedule(workflow, id), body, SCHEDULE)
+        return await self._inner.put(workflow, id, sealed, revision, pattern, timezone, ttl_seconds)
+
+
+def _schedule(workflow: str, id: str) -> RunKey:
+    return RunKey(workflow, f"@{id}")
+
+
+class SealedCalls(Through):
+    """What is asked and answered otherwise, by the control API, comes from outside and is not sealed."""
+
+    seals = True
+
+    def seal(self, context: RunKey, body: bytes, shown: tuple[str, ...]) -> bytes:
+        return self._sealing.fields(context, body, shown)
+
+    def unseal(self, context: RunKey, body: bytes) -> bytes:
+        return self._sealing.open_fields(context, body)

@@ -10,12 +10,14 @@ import base64
 from typing import Any
 
 from noria.contract.values import SEALED_FORMAT, as_dict, as_list, dumps, loads
+from noria.errors import NoriaError
 from noria.ports import Codec, RunKey
 
 BLOB = b"\x00noria-sealed\x00"
 SLIP = b'{"noria_blob":'
 COMMAND = ("v", "kind", "id", "at", "traceparent")
 NEWS = ("in",)
+SCHEDULE = ("cron", "timezone", "overlap", "build", "paused")
 
 
 class Sealing:
@@ -39,10 +41,10 @@ class Sealing:
         return dumps({"v": SEALED_FORMAT, **{k: v for k, v in known.items() if k != "v"}, "sealed": self._text(run, data)})
 
     def open_fields(self, run: RunKey, body: bytes) -> bytes:
-        if b'"sealed"' not in body:
+        data = _looked_at(body)
+        if as_dict(data) is None or data.get("v") != SEALED_FORMAT:
             return body
-        data = as_dict(loads(body)) or {}
-        return self._opened(run, data["sealed"]) if data.get("v") == SEALED_FORMAT else body
+        return self._opened(run, data.get("sealed"))
 
     def events(self, run: RunKey, body: bytes) -> bytes:
         """Events whose data is sealed: still CloudEvents."""
@@ -54,20 +56,30 @@ class Sealing:
         return dumps(found)
 
     def open_events(self, run: RunKey, body: bytes) -> bytes:
-        if b'"sealed"' not in body:
-            return body
-        found = loads(body)
+        found, changed = _looked_at(body), False
         for event in as_list(found) or [found]:
-            meta = as_dict((as_dict(event.get("data")) or {}).get("noria")) or {}
+            meta = as_dict((as_dict((as_dict(event) or {}).get("data")) or {}).get("noria")) or {}
             if meta.get("v") == SEALED_FORMAT:
-                event["data"] = loads(self._opened(run, meta["sealed"]))
-        return dumps(found)
+                event["data"], changed = loads(self._opened(run, meta.get("sealed"))), True
+        return dumps(found) if changed else body
 
     def _text(self, run: RunKey, data: Any) -> str:
         return base64.b64encode(self._codec.seal(dumps(data), _context(run))).decode()
 
-    def _opened(self, run: RunKey, text: str) -> bytes:
-        return self._codec.open(base64.b64decode(text), _context(run))
+    def _opened(self, run: RunKey, text: Any) -> bytes:
+        try:
+            data = base64.b64decode(text, validate=True)
+        except (ValueError, TypeError) as error:
+            raise NoriaError("a sealed value does not open: it is no base64") from error
+        return self._codec.open(data, _context(run))
+
+
+def _looked_at(body: bytes) -> Any:
+    """The JSON of what may be sealed; None of what is not."""
+    try:
+        return loads(body) if b'"sealed"' in body else None
+    except ValueError:
+        return None
 
 
 def _context(run: RunKey) -> bytes:

@@ -4,6 +4,10 @@ A handler serves `<ns>.step.<workflow>.<step>` in a queue group. It answers a `S
 it sends a `Heartbeat` to the call's `progress` subject at least every `heartbeat` seconds (one that is done sooner need
 not), and there what the run's watchers shall see. A message on the call's `cancel` subject means that the reply is not
 wanted any more. The call may come again, with the same `idempotency_key`, if caller or handler died.
+
+What is larger than one message may be lies in the blobs of the run, with a slip in its place (`Parcel`), and where the
+namespace has a codec all messages are sealed. Such calls go to `<ns>.step.<workflow>.<step>.parcel`: who serves that
+subject, too, says that it understands them. Answers follow the call's `reply_as`.
 """
 
 from __future__ import annotations
@@ -12,10 +16,16 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from noria.contract.values import ToldError
-from noria.errors import InvalidInput
+from noria.contract.values import BAD_DATA, ToldError, as_dict, loads, too_new
+from noria.errors import InvalidInput, NewerFormat
 from noria.limits import CALL_HEARTBEAT_SECONDS
+from noria.ports import RunKey
 
+FORMAT = 1
+PARCEL = "parcel"  # the token behind a step's subject, for calls that are sealed or lie in the blobs
+SHOWN_CALL = ("call", "root", "run_id", "workflow", "step", "path", "attempt", "idempotency_key", "traceparent")  # of a sealed one
+SHOWN_TOLD = ("status", "type")  # the same of what a handler sends
+ReplyAs: TypeAlias = Literal["plain", "parcel", "sealed"]
 DEFERRED = ConfigDict(defer_build=True)  # validators are built with the first call: most workers start without one
 
 
@@ -27,7 +37,8 @@ class StepCall(BaseModel):
     call: str = ""
     workflow: str = ""
     step: str = ""
-    run_id: str = ""
+    root: str = Field("", pattern="^[A-Za-z0-9_-]*$", description="the run's workflow; `workflow` is the innermost")
+    run_id: str = Field("", pattern="^[A-Za-z0-9_-]{0,128}$")
     path: list[str] = []
     resource_id: str | None = None
     input: Any = None
@@ -47,6 +58,18 @@ class StepCall(BaseModel):
     progress: str | None = None
     cancel: str | None = None
     traceparent: str | None = None
+    reply_as: ReplyAs = Field(
+        "plain", description="how messages may come back: as they are; as a parcel when one is too large; the same, and sealed",
+    )  # fmt: skip
+
+
+class Parcel(BaseModel):
+    """In place of a call: it lies in the blobs of a run (chunks `<ns>.blob.<root>.<run_id>.<noria_blob>.<n>`)."""
+
+    model_config = ConfigDict(defer_build=True, extra="forbid")
+    noria_blob: str = Field(pattern="^call-[0-9a-f]{32}-[0-9]{1,4}$")
+    root: str = Field(pattern="^[A-Za-z0-9_-]+$")
+    run_id: str = Field(pattern="^[A-Za-z0-9_-]{1,128}$")
 
 
 class Told(BaseModel):
@@ -149,7 +172,7 @@ class HandedBack(Told):
 Progress: TypeAlias = Annotated[Heartbeat | Output | Emitted, Field(discriminator="type")]
 Reply: TypeAlias = Annotated[Success | Suspended | Bailed | Failed | Tripped | Aborted | HandedBack, Field(discriminator="status")]
 KINDS: dict[str, type[BaseModel]] = {
-    "call": StepCall, "heartbeat": Heartbeat, "output": Output, "event": Emitted, "success": Success, "suspended": Suspended,
+    "call": StepCall, "parcel": Parcel, "heartbeat": Heartbeat, "output": Output, "event": Emitted, "success": Success, "suspended": Suspended,
     "bailed": Bailed, "failed": Failed, "tripwire": Tripped, "aborted": Aborted, "handed-back": HandedBack,
 }  # fmt: skip
 _MESSAGES: TypeAdapter[Any] = TypeAdapter(Reply, config=DEFERRED)
@@ -157,11 +180,38 @@ _PROGRESS: TypeAdapter[Any] = TypeAdapter(Progress, config=DEFERRED)
 
 
 def decode_call(body: bytes) -> StepCall:
-    """Raises InvalidInput that names the field."""
+    """Raises InvalidInput that names the field, NewerFormat for a sealed call or one of a newer release."""
     try:
-        return StepCall.model_validate_json(body or b"{}")
+        call = StepCall.model_validate_json(body or b"{}")
     except ValidationError as error:
         raise InvalidInput(f"not a step call: {_words(error)}") from error
+    if call.v > FORMAT:
+        raise NewerFormat(too_new("a step call", call.v, FORMAT))
+    return call
+
+
+def decode_parcel(body: bytes) -> Parcel:
+    """Raises InvalidInput that names the field."""
+    try:
+        return Parcel.model_validate_json(body)
+    except ValidationError as error:
+        raise InvalidInput(f"not the parcel of a step call: {_words(error)}") from error
+
+
+def secret(root: str, run_id: str, call: str) -> RunKey:
+    """What the messages of one call are sealed for: none of them can be moved to another one."""
+    return RunKey(root, f"{run_id}.{call}")
+
+
+def secret_of(body: bytes) -> RunKey | None:
+    """The same of a call that may be sealed; None when it is not."""
+    if b'"sealed"' not in body:
+        return None
+    try:
+        data = as_dict(loads(body)) or {}
+        return secret(data["root"], data["run_id"], data["call"]) if "sealed" in data else None
+    except BAD_DATA:
+        return None
 
 
 def decode(body: bytes) -> Heartbeat | Output | Emitted | Success | Suspended | Bailed | Failed | Tripped | Aborted | HandedBack:

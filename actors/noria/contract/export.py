@@ -86,11 +86,18 @@ def _sealed() -> dict[str, Schema]:
 
     known: Schema = {"kind": {"enum": list(commands.KINDS)}, "id": {"type": "string"}, "at": {"type": "number"}}
     traceparent: Schema = {"type": ["string", "null"]}
+    call = schema_of(calls.StepCall)["properties"]
+    schedule = {name: kind for name, kind in schema_of(schedules.Definition)["properties"].items() if name != "input"}
+    told: Schema = {"enum": [kind for kind in calls.KINDS if kind not in ("call", "parcel", "heartbeat")]}
+    reply = closed("what a step handler sends, sealed", status=told, type=told)
     data = {"type": "object", "properties": {"noria": closed("sealed data")}, "required": ["noria"], "additionalProperties": False}
     return {
         "events/sealed": {**_custom(), "properties": {**_custom()["properties"], "data": data}, "title": "an event of any type, sealed"},
         "commands/sealed": closed("a command of any kind, sealed", **known, traceparent=traceparent),
-        "records/sealed": closed("a record, sealed"), "news/sealed": closed("news, sealed", **{"in": {"type": "integer"}}),
+        "calls/sealed": closed("a step call, sealed", **{name: call[name] for name in calls.SHOWN_CALL}),
+        "calls/sealed-reply": {**reply, "required": ["v", "sealed"]},
+        "records/sealed": closed("a record, sealed"), "records/sealed-schedule": closed("a schedule, sealed", **schedule),
+        "news/sealed": closed("news, sealed", **{"in": {"type": "integer"}}),
     }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from noria.contract.values import as_dict, dumps, loads
+from noria.contract.values import as_dict, dumps, loads, too_new
 from noria.errors import InvalidInput, NoriaError
 
 FORMAT = 1
@@ -76,5 +76,5 @@ def _known(body: bytes, kind: type[Definition] | type[Past]) -> dict[str, Any]:
     if data is None:
         raise InvalidInput("not a schedule: a JSON object is expected")
     if data.get("v", FORMAT) > FORMAT:
-        raise NoriaError("a schedule of a newer format: upgrade Noria")
+        raise NoriaError(too_new("a schedule", data["v"], FORMAT))
     return {f.name: data[f.name] for f in fields(kind) if f.name in data}

@@ -60,7 +60,7 @@ class Subjects:
         return f"{self.ns}.api.{verb}"
 
     def step(self, workflow: str, step: str) -> str:
-        """Where the handlers of a step are called."""
+        """Where the handlers of a step are called; `.parcel` behind it: where calls go that are sealed or lie in the blobs."""
         return f"{self.ns}.step.{workflow}.{step}"
 
     def cancel(self, workflow: str, step: str, call: str = "*") -> str:

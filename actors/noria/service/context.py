@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any
 
+from noria.actor.courier import Courier
 from noria.contract import calls
 from noria.contract.calls import StepCall
 from noria.contract.values import plain
@@ -18,31 +18,19 @@ from noria.workflow.steps import Step
 if TYPE_CHECKING:
     from noria.client.noria import Noria
 
-log = logging.getLogger("noria.step")
-
 
 class CallContext(Context):
     """The context of one call; its changes go back with the reply."""
 
-    def __init__(self, noria: Noria, workflow: Workflow, step: Step, call: StepCall) -> None:
+    def __init__(self, noria: Noria, workflow: Workflow, step: Step, call: StepCall, courier: Courier) -> None:
         super().__init__()
-        self._call, self._workflow, self._step = call, workflow, step
+        self._call, self._workflow, self._step, self._courier = call, workflow, step, courier
         self.run_id, self.workflow_id, self.step_id, self.path = call.run_id, call.workflow or workflow.id, step.id, tuple(call.path)
         self.resource_id, self.attempt, self.recovered = call.resource_id, call.attempt, call.recovered
         self.iteration, self.index, self.input, self.resume_data = call.iteration, call.index, call.input, None
         self.suspend_data = step.known_suspend(call.suspend_data) if call.suspend_data is not None else None
         self.client, self.cancelled = noria, asyncio.Event()
         self._context: dict[str, Any] = {k: plain(v) for k, v in call.request_context.items()}
-
-    @property
-    def log(self) -> logging.LoggerAdapter[logging.Logger]:
-        return logging.LoggerAdapter(log, {"run_id": self.run_id, "workflow": self.workflow_id, "step": self.step_id})
-
-    @property
-    def span(self) -> Any:
-        from opentelemetry import trace
-
-        return trace.get_current_span()
 
     @property
     def init_data(self) -> Any:
@@ -72,16 +60,16 @@ class CallContext(Context):
         return self._call.results.get(step if isinstance(step, str) else step.id, default)
 
     async def write(self, data: Any) -> None:
-        self._tell(calls.Output(data=plain(data)))
+        await self._tell(calls.Output(data=plain(data)))
 
     async def emit(self, type: str, data: Any = None) -> None:
         if type.startswith("workflow-"):
             raise InvalidInput(f"ctx.emit({type!r}): names that begin with 'workflow-' are the engine's own; choose another")
-        self._tell(calls.Emitted(name=type, data=plain(data)))
+        await self._tell(calls.Emitted(name=type, data=plain(data)))
 
-    def _tell(self, message: calls.Output | calls.Emitted) -> None:
+    async def _tell(self, message: calls.Output | calls.Emitted) -> None:
         if self._call.progress is not None:
-            self.client.broker.calls.tell(self._call.progress, calls.encode(message))
+            self.client.broker.calls.tell(self._call.progress, await self._courier.close(calls.encode(message), calls.SHOWN_TOLD))
 
     def changes(self) -> dict[str, Any]:
         """What the call did to state and request context."""

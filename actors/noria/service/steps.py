@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
+from noria.actor.courier import Courier, opened
 from noria.contract import calls
 from noria.contract.calls import StepCall
 from noria.contract.subjects import Subjects
 from noria.contract.values import error_info, plain
-from noria.errors import InvalidInput, NonRetryable, StepTimeout, Tripwire
+from noria.errors import BrokerUnavailable, InvalidInput, NonRetryable, NoriaError, StepTimeout, Tripwire
 from noria.limits import THREADS
 from noria.ports import Answer, Endpoint, RunKey
 from noria.service.context import CallContext
@@ -60,7 +61,7 @@ class StepService:
     async def open(self) -> None:
         if not self._handlers:
             return
-        endpoints = [self._endpoint(workflow, step) for workflow, step in self._handlers.values()]
+        endpoints = [self._endpoint(workflow, step, more) for workflow, step in self._handlers.values() for more in ((), (calls.PARCEL,))]
         heard = await self._noria.broker.calls.listen(self._subjects.cancel("*", "*"), self._cancelled)
         self._stops.append(lambda _: heard())
         stop = await self._noria.broker.services.serve(NAME, "step handlers", {"namespace": self._noria.namespace}, endpoints)
@@ -72,25 +73,34 @@ class StepService:
             await stop(grace)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _endpoint(self, workflow: Workflow, step: Step) -> Endpoint:
+    def _endpoint(self, workflow: Workflow, step: Step, more: tuple[str, ...]) -> Endpoint:
         async def handler(body: bytes) -> Answer:
             try:
-                call = calls.decode_call(body)
+                call = calls.decode_call(await opened(self._noria.broker, body))
             except InvalidInput as error:
                 from noria.contract.control import error_body  # a worker's runs go on before the control API is defined
 
                 return Answer(error_body(error), str(error), "400")
-            return Answer(calls.encode(await self._attend(workflow, step, call)))
+            except NoriaError as error:  # without the key, or the blobs: perhaps another handler has them
+                return Answer(b"", str(error), "503")
+            courier = Courier.of(self._noria.broker, call)
+            reply = await self._attend(workflow, step, call, courier)
+            try:
+                return Answer(await courier.close(calls.encode(reply), calls.SHOWN_TOLD))
+            except BrokerUnavailable as error:
+                return Answer(b"", str(error), "503")
+            except NoriaError as error:
+                return Answer(await courier.close(calls.encode(_failed(error, retryable=False)), calls.SHOWN_TOLD))
 
         about = {
             "workflow": workflow.id, "step": step.id, "description": step.description or "", "input": json.dumps(step.input_schema()),
             "output": json.dumps(step.output.schema()),
         }  # fmt: skip
-        return Endpoint(f"{workflow.id}-{step.id}", self._subjects.step(workflow.id, step.id), handler, about)
+        return Endpoint("-".join((workflow.id, step.id, *more)), ".".join((self._subjects.step(workflow.id, step.id), *more)), handler, about)
 
-    async def _attend(self, workflow: Workflow, step: Step, call: StepCall) -> BaseModel:
+    async def _attend(self, workflow: Workflow, step: Step, call: StepCall, courier: Courier) -> BaseModel:
         """The reply to one call, with signs of life until then."""
-        context = CallContext(self._noria, workflow, step, call)
+        context = CallContext(self._noria, workflow, step, call, courier)
         work = asyncio.create_task(self._reply(workflow, step, call, context))
         beats = asyncio.create_task(self._beat(call)) if call.progress is not None else None
         if call.cancel is not None:
@@ -142,7 +152,7 @@ class StepService:
             retry = step.retry or workflow.retry
             final = isinstance(error, (NonRetryable, InvalidInput, *retry.non_retryable))
             log.debug("step %r of run %s failed here", step.id, call.run_id, exc_info=True)
-            return calls.Failed(error=calls.Failure.model_validate(error_info(error)), retryable=not final)
+            return _failed(error, retryable=not final)
 
     async def _run(self, step: Step, call: StepCall, context: CallContext) -> object:
         observer, deadline = self._noria.observer, asyncio.timeout(call.timeout)
@@ -160,3 +170,7 @@ class StepService:
             if not deadline.expired():
                 raise
             raise StepTimeout(f"step {step.id!r} took longer than {call.timeout} s") from error
+
+
+def _failed(error: Exception, *, retryable: bool) -> calls.Failed:
+    return calls.Failed(error=calls.Failure.model_validate(error_info(error)), retryable=retryable)

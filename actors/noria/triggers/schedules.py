@@ -58,7 +58,7 @@ async def _declare(noria: Noria, workflow: Workflow, id: str, cron: Cron, found:
     wanted = Definition(cron.expression, cron.timezone, input, cron.overlap, build_of(workflow))
     while True:
         before = _readable(found)
-        if before is not None and dataclasses.replace(before, paused=False) == wanted:
+        if found is not None and not found.stale and before is not None and dataclasses.replace(before, paused=False) == wanted:
             return
         paused = before is not None and before.paused
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import MutableMapping
 from types import TracebackType
 from typing import Any, NoReturn, TypeVar
@@ -10,6 +11,8 @@ from typing import Any, NoReturn, TypeVar
 from noria.contract.values import plain
 from noria.errors import InvalidInput
 from noria.limits import MAX_LABELS
+
+log = logging.getLogger("noria.step")
 
 
 class SuspendSignal(BaseException):
@@ -82,14 +85,16 @@ class Context:
         raise NotImplementedError
 
     @property
-    def log(self) -> Any:
+    def log(self) -> logging.LoggerAdapter[logging.Logger]:
         """A logger that names the run."""
-        raise NotImplementedError
+        return logging.LoggerAdapter(log, {"run_id": self.run_id, "workflow": self.workflow_id, "step": self.step_id})
 
     @property
     def span(self) -> Any:
         """The current OpenTelemetry span."""
-        raise NotImplementedError
+        from opentelemetry import trace
+
+        return trace.get_current_span()
 
     def step_result(self, step: Any, default: Any = None) -> Any:
         """The output (plain JSON) of a step that succeeded in the same workflow, else `default`."""

@@ -22,7 +22,7 @@ class Step:
         self, fn: Callable[..., Any], *, id: str | None = None, input: Any = None, output: Any = None, resume: Any = None,
         suspend: Any = None, state: Any = None, context: Any = None, retry: Retry | None = None,
         timeout: float | timedelta | None = None, description: str | None = None, metadata: dict[str, Any] | None = None,
-        remote: bool = False, subject: str | None = None,
+        remote: bool = False, subject: str | None = None, sealed: bool = True,
     ) -> None:  # fmt: skip
         self.fn = UserFunction.of(fn, for_step=True)
         self.id = checked_name(id if id is not None else self.fn.name.replace("_", "-"), "step")
@@ -34,7 +34,7 @@ class Step:
         self.state, self.context = Declared(state, where), Declared(context, where)
         self.retry, self.description, self.metadata = retry, description, metadata
         self.timeout = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-        self.remote, self.subject = remote, subject
+        self.remote, self.subject, self.sealed = remote, subject, sealed
         self.__doc__ = description or fn.__doc__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -145,10 +145,11 @@ def step(
     return decorate if fn is None else decorate(fn)
 
 
-def remote_step(id: str, *, input: Any = None, output: Any = None, subject: str | None = None, **options: Any) -> Step:
-    """A step whose handler lives elsewhere, reached by NATS request/reply only."""
+def remote_step(id: str, *, input: Any = None, output: Any = None, subject: str | None = None, sealed: bool = True, **options: Any) -> Step:
+    """A step whose handler lives elsewhere, reached by NATS request/reply only. `sealed`: where the namespace has a codec its
+    calls are sealed; False for a handler that has none, and then values cross the network as they are."""
 
     def elsewhere(value: Any) -> Any:
         raise NoriaError(f"step {id!r} has no function in this process: its handler is reached through a worker")
 
-    return Step(elsewhere, id=id, input=input, output=output, remote=True, subject=subject, **options)
+    return Step(elsewhere, id=id, input=input, output=output, remote=True, subject=subject, sealed=sealed, **options)

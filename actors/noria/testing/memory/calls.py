@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from noria.errors import BrokerUnavailable
-from noria.ports import Answer, Endpoint, Nobody
+from noria.errors import BrokerUnavailable, NoriaError
+from noria.ports import Answer, Endpoint, Nobody, RunKey
 from noria.testing.outside import fits
-from noria.testing.server import Server
+from noria.testing.server import MAX_PAYLOAD, Server
 from noria.testing.wire import Wire
 
 GOING = Answer(b"", "this worker stops: ask again", "503")
@@ -16,6 +16,8 @@ GOING = Answer(b"", "this worker stops: ask again", "503")
 
 class MemoryCalls:
     """ports.Calls."""
+
+    seals, max_bytes = False, MAX_PAYLOAD
 
     def __init__(self, server: Server, wire: Wire) -> None:
         self.server, self.wire = server, wire
@@ -44,6 +46,12 @@ class MemoryCalls:
     async def listen(self, subject: str, callback: Callable[[str, bytes], None]) -> Callable[[], Awaitable[None]]:
         return _subscribe(self.server, self.wire, subject, callback)
 
+    def seal(self, context: RunKey, body: bytes, shown: tuple[str, ...]) -> bytes:
+        return body
+
+    def unseal(self, context: RunKey, body: bytes) -> bytes:
+        return body
+
 
 class MemoryTalk:
     """ports.Talk."""
@@ -54,6 +62,9 @@ class MemoryTalk:
         self._stop = _subscribe(server, wire, self.address, lambda _, body: on_message(Answer(body)))
 
     def send(self, subject: str, body: bytes) -> None:
+        if len(body) > MAX_PAYLOAD:
+            raise NoriaError(f"{len(body)} bytes on {subject} exceed the server's max_payload of {MAX_PAYLOAD} bytes")
+
         def answered(answer: Answer | None) -> None:
             self._wire.receive("answer", self._on_message, answer)
 

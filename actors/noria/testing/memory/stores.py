@@ -40,8 +40,8 @@ class MemoryRecords(Port):
 class MemoryBlobs(Port):
     """ports.Blobs."""
 
-    async def put(self, run: RunKey, data: bytes) -> str:
-        name = hashlib.sha256(data).hexdigest()
+    async def put(self, run: RunKey, data: bytes, name: str | None = None) -> str:
+        name = f"{name or hashlib.sha256(data).hexdigest()}-1"
         await ask(self.wire, "blob put", lambda: self.server.blobs.setdefault((run, name), data))
         return name
 
@@ -50,6 +50,9 @@ class MemoryBlobs(Port):
         if data is None:
             raise NoriaError(f"the stored value {name} of run {run.run} is gone or incomplete")
         return data
+
+    def drop(self, run: RunKey, name: str) -> None:
+        self.wire.send("blob drop", lambda: self.server.blobs.pop((run, name), None))
 
     async def purge(self, run: RunKey) -> None:
         def remove() -> None:
