@@ -124,7 +124,8 @@ async def _answers(port: int, name: str, process: subprocess.Popen[bytes]) -> bo
     except OSError:
         return False
     try:
-        greeting = await asyncio.wait_for(reader.readline(), 1)
+        async with asyncio.timeout(1):
+            greeting = await reader.readline()
         return b'"jetstream":true' in greeting and name.encode() in greeting
     except (TimeoutError, OSError):
         return False

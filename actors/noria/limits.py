@@ -13,6 +13,7 @@ MAX_ATTEMPTS: Final = 10_000  # retries of one call
 MAX_PAUSE_SECONDS: Final = 365 * 86400  # between two of them
 MAX_IN_FLIGHT: Final = 10_000  # appends of one connection without an answer; further ones wait their turn
 MAX_IN_HAND: Final = 1_000  # deliveries of one actor that a worker keeps; further ones come again
+CALLED_KEPT: Final = 10_000  # runs hosted elsewhere or not yet, of which a host remembers that something came for them
 MAX_LABELS: Final = 64  # per suspension
 MAX_CHILDREN: Final = 100_000  # items of one foreach
 CHILD_WINDOW: Final = 64  # children running in place per activation before "auto" spreads

@@ -252,7 +252,8 @@ class Activation:
         root = self.tree.root if self.hosting else None
         if root is not None and root.status not in ENDED and (root.status not in RESTING or root.in_seen < self.journal.in_seen):
             try:
-                await asyncio.wait_for(self.journal.append(root, [HandedOver(now())]), HAND_OVER_SECONDS)
+                async with asyncio.timeout(HAND_OVER_SECONDS):
+                    await self.journal.append(root, [HandedOver(now())])
             except (NoriaError, Refused, Fenced, TimeoutError) as error:
                 log.debug("run %s is handed over without a word: %r", self.key.run, error)
         for delivery in (self.delivery, *self.others):

@@ -95,7 +95,8 @@ async def _call(activation: Activation, step: Step, context: LiveContext, subjec
             if heard.qsize() > CALL_BACKLOG:
                 raise NoriaError(f"step {step.id!r}: its handler says more than can be handed on: {CALL_BACKLOG} messages wait")
             try:
-                answer = await asyncio.wait_for(heard.get(), CALL_HEARTBEAT_SECONDS * SILENCE)
+                async with asyncio.timeout(CALL_HEARTBEAT_SECONDS * SILENCE):
+                    answer = await heard.get()
             except TimeoutError:
                 raise _Gone(f"no sign of life from its handler on {subject}") from None
             if answer is None:

@@ -12,7 +12,7 @@ from noria.actor.elsewhere import call_elsewhere
 from noria.contract.facts import Writes
 from noria.contract.values import as_dict, plain
 from noria.errors import InvalidInput, NoriaError, StepTimeout
-from noria.machine.state import Actor, live, segment, split
+from noria.machine.state import Actor, live, split
 from noria.machine.view import USAGE, result, results
 from noria.workflow.context import Context, Heard
 from noria.workflow.functions import UserFunction
@@ -29,25 +29,31 @@ class LiveContext(Context):
 
     def __init__(
         self, activation: Activation, actor: Actor, step: Step | None = None, *, entry: str | None = None, value: Any = None,
-        attempt: int = 0, rounds: int = 0, record: Record | None = None, may_bail: bool = False,
+        attempt: int = 0, rounds: int = 0, record: Record | None = None, may_bail: bool = False, life: int = 0,
     ) -> None:  # fmt: skip
+        """`life`: which of its calls it is, where the tree does not say."""
         super().__init__()
         self._activation, self._actor, self._step = activation, actor, step
         key = activation.key
         self.run_id, self.workflow_id = key.run, activation.places.workflow_of(actor).id
         self.step_id = step.id if step is not None else entry
         self.path = tuple(actor.path.split(".")) if actor.path else ()
-        self.resource_id, self.attempt, self.iteration = activation.tree.resource_id, attempt, rounds
-        self.recovered, self.index = activation.recovered, split(segment(actor.path))[1]
+        self.resource_id, self.attempt, self._rounds = activation.tree.resource_id, attempt, rounds
+        self.recovered, self.index = activation.recovered, next((n for seg in reversed(self.path) if (n := split(seg)[1]) is not None), None)
         self.input, self.resume_data = value, None
         self.suspend_data = step.known_suspend(record.suspend_payload) if step is not None and record is not None else None
         self.client, self.cancelled = activation.client, activation.cancelled
+        self._life = life
         self._may_bail = step is not None or may_bail
         self._context: dict[str, Any] | None = None
         self._context_before: dict[str, Any] = {}
         self._usage: dict[str, int] = {}
         self._above = NOTHING
         self.notice: Notice | None = None  # that it began: before anything that it says itself
+
+    @property
+    def iteration(self) -> int:
+        return self._activation.places.rounds(self._activation.tree, self._actor, str(self.step_id), self._rounds)
 
     @property
     def init_data(self) -> Any:
@@ -58,8 +64,8 @@ class LiveContext(Context):
 
     @property
     def idempotency_key(self) -> str:
-        life = self._actor.lives.get(str(self.step_id), 1)
-        return ":".join((self.workflow_id, self.run_id, *self.path, str(self.step_id), str(self.iteration), str(life)))
+        life = self._life or self._actor.lives.get(str(self.step_id), 1)
+        return ":".join((self.workflow_id, self.run_id, *self.path, str(self.step_id), str(self._rounds), str(life)))
 
     @property
     def request_context(self) -> MutableMapping[str, Any]:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from math import inf
 from typing import Any
 
 from noria.actor import resting
@@ -17,7 +18,7 @@ from noria.actor.trial import Trial
 from noria.clock import monotonic, now
 from noria.errors import BrokerUnavailable, GraphMismatch, NewerFormat, NoriaError
 from noria.ids import Nonces
-from noria.limits import MAX_IN_HAND, RECORD_EVERY_SECONDS, STEP_BACK_SECONDS, THREADS
+from noria.limits import CALLED_KEPT, MAX_IN_HAND, RECORD_EVERY_SECONDS, STEP_BACK_SECONDS, THREADS
 from noria.machine.state import above
 from noria.observing import Observer
 from noria.ports import ActorKey, Broker, Delivery, Receiver, RunKey
@@ -48,6 +49,8 @@ class Host:
         self._tasks: set[asyncio.Task[None]] = set()
         self._receivers: list[Receiver] = []
         self._unsubscribe: list[Any] = []
+        self._called: dict[RunKey, None] = {}  # runs that are not hosted here, of which there was news; the oldest first
+        self._opened_at = inf  # wall clock, epoch seconds
         self._renewed = monotonic()
         self._renewer: asyncio.Task[None] | None = None
         self._closing = False
@@ -61,6 +64,7 @@ class Host:
             self._unsubscribe.append(await self.broker.news.on_nudge(name, self._nudged))
             receiver = await self.broker.commands.receive(name, self.lease, self._deliver, self._room)
             self._receivers.append(receiver)
+        self._opened_at = now()
 
     async def close(self) -> None:
         """Drain: running activations get `grace` seconds, then what is left is handed over at once."""
@@ -156,9 +160,11 @@ class Host:
         activation.delivery.hand_back(delay)
 
     def is_fresh(self, delivery: Delivery) -> bool:
-        """Whether a delivery says all that there is to know: a start, the first one, young, delivered for the first time."""
-        young = now() - delivery.time < self.lease / 2
-        return delivery.count == 1 and delivery.first and young and b'"kind":"start"' in delivery.body[:32]
+        """Whether a delivery says all that there is to know: a start, the first one, young, delivered for the first time,
+        and nothing came for its run while it waited, such as a cancel: this host would have heard of it."""
+        young = now() - delivery.time < self.lease / 2 and delivery.time > self._opened_at
+        alone = delivery.count == 1 and delivery.first and delivery.actor.tree not in self._called
+        return young and alone and b'"kind":"start"' in delivery.body[:32]
 
     def _nudged(self, run: RunKey, sender: str) -> None:
         """`sender`: the nonce of an activation, or who else it is; with a path when that child came to rest, which
@@ -170,6 +176,10 @@ class Host:
                 if activation is not None:
                     activation.wake_by_child()
             return
+        if run not in self._of_run:
+            self._called[run] = None
+            if len(self._called) > CALLED_KEPT:
+                del self._called[next(iter(self._called))]
         for activation in self._of_run.get(run, ()):
             if activation.nonce != nonce:
                 activation.wake()

@@ -6,6 +6,7 @@ from noria.errors import GraphMismatch
 from noria.machine.state import Actor, Tree, parent, segment, split
 from noria.machine.tasks import Unit
 from noria.workflow.builder import Workflow
+from noria.workflow.entries import LoopEntry
 from noria.workflow.steps import Step
 
 
@@ -42,3 +43,20 @@ class Places:
         if not isinstance(self.unit(actor.path), Step):
             return actor
         return tree.actor(parent(actor.path)) if actor.path != self.base else None
+
+    def rounds(self, tree: Tree, actor: Actor, place: str, own: int) -> int:
+        """Rounds completed of the innermost loop around a place of an actor; `own`: of the place itself, where it is looped."""
+        path = actor.path if isinstance(self.unit(actor.path), Workflow) else parent(actor.path)
+        if self._is_looped(path, place):
+            return own
+        while path:
+            seg, path = segment(path), parent(path)
+            unit, _, life = split(seg)
+            if self._is_looped(path, unit):
+                above = tree.actors.get(path)
+                return above.rounds.get(unit, 1) - 1 if above is not None else life - 1  # it lives on another host
+        return 0
+
+    def _is_looped(self, path: str, unit: str) -> bool:
+        workflow = self.unit(path)
+        return isinstance(workflow, Workflow) and any(isinstance(entry, LoopEntry) and entry.id == unit for entry in workflow.entries)

@@ -91,10 +91,11 @@ async def call_back(activation: Activation, facts: list[Fact]) -> None:
     if state in SILENT:
         return
     result = run_result(view(tree, activation.key.workflow, activation.key.run), workflow.parse_output)
-    context = LiveContext(activation, activation.tree.root, entry="on_finish", value=result.input)
-    context.attempt, context.recovered = 0, activation.recovered
-    for callback in (workflow.on_finish, workflow.on_error if state in ("failed", "tripwire") else None):
+    due = {"on_finish": workflow.on_finish, "on_error": workflow.on_error if state in ("failed", "tripwire") else None}
+    for name, callback in due.items():
         if callback is not None:
+            # the door is the same after a crash, and another one in the next stretch
+            context = LiveContext(activation, activation.tree.root, entry=name, value=result.input, life=activation.journal.door)
             try:
                 await call(activation, callback, result, context)
             except (Exception, AbortSignal):

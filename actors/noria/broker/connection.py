@@ -133,7 +133,8 @@ class Connection:
         self._flush()
         if not self.client.is_closed:
             try:
-                await asyncio.wait_for(self.client.flush(), 1)
+                async with asyncio.timeout(1):
+                    await self.client.flush()
             except Exception:  # closing all the same
                 log.debug("no answer to the last flush")
             await self.client.close()

@@ -104,7 +104,7 @@ class _Watch:
         """The next delivery; None when this watch is at its end: reconnected, gone, full, or one is missing."""
         while True:
             try:
-                found = await asyncio.wait_for(self._queue.get(), SILENCE_SECONDS) if self._queue.empty() else self._queue.get_nowait()
+                found = await self._next() if self._queue.empty() else self._queue.get_nowait()
             except TimeoutError:
                 if await self._is_alive():
                     continue
@@ -114,6 +114,10 @@ class _Watch:
             self._position, entry = found
             self._held -= len(entry.body)
             return entry
+
+    async def _next(self) -> tuple[int, Stored] | None:
+        async with asyncio.timeout(SILENCE_SECONDS):
+            return await self._queue.get()
 
     async def _is_alive(self) -> bool:
         try:

@@ -39,7 +39,8 @@ async def observe(connection: Connection, subjects: Subjects, run: RunKey, after
             if not found:
                 try:
                     # a subscription may hear of a message before it is stored
-                    await asyncio.wait_for(woken.wait(), AGAIN_SECONDS if was_woken else LOOK_SECONDS)
+                    async with asyncio.timeout(AGAIN_SECONDS if was_woken else LOOK_SECONDS):
+                        await woken.wait()
                 except TimeoutError:
                     pass
     finally:

@@ -34,7 +34,8 @@ async def open_connection(url: str, **options: Any) -> Connection:
     timeout, js = options.pop("connect_timeout", CONNECT_SECONDS), options.pop("js_prefix", "$JS.API")
     settings: dict[str, Any] = {"reconnected_cb": reconnected, "error_cb": failed, "pending_size": 64 << 20, **options}
     try:
-        client = await asyncio.wait_for(_connected(url, settings, timeout), timeout)
+        async with asyncio.timeout(timeout):
+            client = await _connected(url, settings, timeout)
     except (OSError, TimeoutError, NatsError) as error:
         reason = error or type(error).__name__
         raise BrokerUnavailable(f"cannot connect to NATS at {shown(url)}: {reason}. Start a server, or give its address") from error

@@ -103,7 +103,8 @@ async def _page(connection: Connection, stream: str, subject: str, after: int, s
     wish: dict[str, Any] = {"seq": after + 1, "batch": size, "next_by_subj": subject}
     stop = connection.ask_many(f"{connection.js}.DIRECT.GET.{stream}", orjson.dumps(wish), arrived, refused)
     try:
-        status, pending = await asyncio.wait_for(done, ANSWER_SECONDS + 2)
+        async with asyncio.timeout(ANSWER_SECONDS + 2):
+            status, pending = await done
     except TimeoutError as error:
         raise BrokerUnavailable(f"no answer about {subject}") from error
     finally:

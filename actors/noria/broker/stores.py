@@ -81,7 +81,8 @@ class NatsRecords:
                 raise NoriaError(f"cannot list runs: {answer['error'].get('description')}")
             total = answer.get("num_pending", 0) + answer.get("delivered", {}).get("consumer_seq", 0)
             if seen < total:
-                await asyncio.wait_for(done.wait(), 20)
+                async with asyncio.timeout(20):
+                    await done.wait()
             self.connection.publish(f"{self.connection.js}.CONSUMER.DELETE.{self.stream}.{answer['name']}")
         except TimeoutError as error:
             raise BrokerUnavailable("the list of runs did not come in time") from error

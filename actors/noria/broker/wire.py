@@ -7,6 +7,7 @@ that reads. All else (connecting, reconnecting, subscriptions of others) is nats
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -58,6 +59,14 @@ class WireClient(Client):
     def __init__(self) -> None:
         super().__init__()
         self.readers: dict[int, Callable[[Incoming], None]] = {}
+
+    async def flush(self, timeout: int = 10) -> None:
+        """As nats-py's, whose asyncio.wait_for loses a cancel that comes together with the answer (Python 3.11)."""
+        task = asyncio.current_task()
+        before = 0 if task is None else task.cancelling()
+        await super().flush(timeout)
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError
         self._ps = _Reading(self)
 
 

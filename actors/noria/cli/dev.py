@@ -75,7 +75,8 @@ async def _end(worker: asyncio.subprocess.Process) -> None:
     with suppress(ProcessLookupError):
         worker.terminate()
     try:
-        await asyncio.wait_for(worker.wait(), GRACE_SECONDS + 4)
+        async with asyncio.timeout(GRACE_SECONDS + 4):
+            await worker.wait()
     except TimeoutError:
         worker.kill()
         await worker.wait()

@@ -103,9 +103,11 @@ class RunStream:
             while True:
                 left = None if self._deadline is None else max(0.0, self._deadline - monotonic())
                 try:
-                    yield await (anext(source) if left is None else asyncio.wait_for(anext(source), left))
+                    async with asyncio.timeout(left):
+                        entry = await anext(source)
                 except TimeoutError:
                     return
+                yield entry
         finally:
             await source.aclose()
 

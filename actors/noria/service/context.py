@@ -27,10 +27,14 @@ class CallContext(Context):
         self._call, self._workflow, self._step, self._courier = call, workflow, step, courier
         self.run_id, self.workflow_id, self.step_id, self.path = call.run_id, call.workflow or workflow.id, step.id, tuple(call.path)
         self.resource_id, self.attempt, self.recovered = call.resource_id, call.attempt, call.recovered
-        self.iteration, self.index, self.input, self.resume_data = call.iteration, call.index, call.input, None
+        self.index, self.input, self.resume_data = call.index, call.input, None
         self.suspend_data = step.known_suspend(call.suspend_data) if call.suspend_data is not None else None
         self.client, self.cancelled = noria, asyncio.Event()
         self._context: dict[str, Any] = {k: plain(v) for k, v in call.request_context.items()}
+
+    @property
+    def iteration(self) -> int:
+        return self._call.iteration
 
     @property
     def init_data(self) -> Any:

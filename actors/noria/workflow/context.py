@@ -41,8 +41,8 @@ class Context:
     """What a step, condition or mapping function sees of its run.
 
     `run_id` is the root's, `path` the actor's place in the tree, `attempt` counts retries from 0, `recovered` says
-    that an earlier execution of this very call may have happened, `iteration` counts the rounds completed of a loop,
-    `index` is a foreach item's, `resume_data` and `suspend_data` are None on a first call.
+    that an earlier execution of this very call may have happened, `index` is that of the innermost foreach item around,
+    `resume_data` and `suspend_data` are None on a first call.
     """
 
     run_id: str
@@ -52,7 +52,6 @@ class Context:
     resource_id: str | None
     attempt: int
     recovered: bool
-    iteration: int
     index: int | None
     input: Any
     resume_data: Any
@@ -63,6 +62,11 @@ class Context:
     def __init__(self) -> None:
         self._patch: dict[str, Any] = {}
         self._signal: SuspendSignal | BailSignal | AbortSignal | None = None  # the first one raised
+
+    @property
+    def iteration(self) -> int:
+        """The rounds completed of the innermost loop around: 0 in its first round, 1 in the condition after that."""
+        raise NotImplementedError
 
     @property
     def init_data(self) -> Any:

@@ -143,7 +143,7 @@ def _rendered(term: str, prev: Any, ctx: Context) -> str:
     else:
         root = _scope(scope, prev, ctx)
     found = dig(root, path or ".", scope, lenient=True)
-    return "" if found is None else found if isinstance(found, str) else json.dumps(found)
+    return "" if found is None else found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
 
 
 def _scope(scope: str, prev: Any, ctx: Context) -> Any:

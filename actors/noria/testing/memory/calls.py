@@ -30,7 +30,8 @@ class MemoryCalls:
 
         self.wire.send("call", lambda: self.server.call(subject, body, settle))
         try:
-            answer = await asyncio.wait_for(answered, timeout)
+            async with asyncio.timeout(timeout):
+                answer = await answered
         except TimeoutError as error:
             raise BrokerUnavailable(f"no answer about {subject}") from error
         if answer is None:

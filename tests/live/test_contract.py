@@ -1,0 +1,103 @@
+"""Sentences of the public API that nothing else shows, each as a stranger would try it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from noria import Context, Noria, NoWorker, RunResult, Workflow, computed, step, template
+
+
+@step
+def add(x: int) -> int:
+    return x + 1
+
+
+@step
+def same(x: Any) -> Any:
+    return x
+
+
+async def test_a_cancel_of_a_run_that_nobody_began_comes_before_its_first_step(noria: Noria) -> None:
+    began: list[str] = []
+
+    @step
+    async def work(name: str) -> None:
+        began.append(name)
+        await asyncio.sleep(0.5 if name == "first" else 0)
+
+    flow = Workflow("queued").then(work).commit()
+    alone = noria.create_run(flow, "alone")
+    await alone.start_async("alone")
+    with pytest.raises(NoWorker, match="stays durable"):
+        await alone.cancel(timeout=0.1)
+    async with noria.worker(flow, concurrency=1):
+        assert (await alone.result(timeout=20)).status == "canceled"
+        first, behind = noria.create_run(flow, "first"), noria.create_run(flow, "behind")
+        await first.start_async("first")
+        while not began:
+            await asyncio.sleep(0.01)
+        await behind.start_async("behind")
+        await behind.cancel()
+        assert ((await behind.result()).status, (await first.result()).status) == ("canceled", "success")
+    assert began == ["first"]
+
+
+async def test_a_callback_has_a_key_of_its_own_in_each_stretch(noria: Noria) -> None:
+    keys: list[tuple[str, str]] = []
+
+    def told(result: RunResult, ctx: Context) -> None:
+        keys.append((result.status, ctx.idempotency_key))
+
+    @step
+    def ask(x: Any, ctx: Context) -> None:
+        if ctx.resume_data is None:
+            ctx.suspend()
+        raise ValueError(ctx.resume_data)
+
+    flow = Workflow("told", on_finish=told, on_error=told).then(ask).commit()
+    async with noria.worker(flow):
+        run = noria.create_run(flow)
+        await run.start()
+        await run.resume("no")
+    assert [status for status, _ in keys] == ["suspended", "failed", "failed"]
+    assert len({key for _, key in keys}) == 3
+
+
+async def test_iteration_and_index_are_those_of_what_is_around(noria: Noria) -> None:
+    seen: list[tuple[Any, ...]] = []
+
+    def look(x: int, ctx: Context) -> int:
+        seen.append((ctx.step_id, ctx.index, ctx.iteration))
+        return x
+
+    def enough(x: Any, ctx: Context) -> bool:
+        seen.append(("enough", ctx.index, ctx.iteration))
+        return ctx.iteration == 2
+
+    body = Workflow("body").then(step(look, id="a")).branch((lambda x, ctx: look(x, ctx) or True, step(look, id="b"))).map({"x": computed(look)})
+    body = body.map(lambda: 7)
+    each = Workflow("each").do_until(body, enough).do_until(step(look, id="c"), lambda: True)
+    flow = Workflow("around").foreach(each).commit()
+    async with noria.worker(flow):
+        assert (await noria.run(flow, [5])).result == [7]
+    inside = ("a", "branch-1", "b", "mapping-2")
+    rounds = [*((id, 0, 0) for id in inside), ("enough", 0, 1), *((id, 0, 1) for id in inside), ("enough", 0, 2)]
+    assert seen == [*rounds, ("c", 0, 0)]
+
+
+async def test_a_template_renders_objects_as_readable_json(noria: Noria) -> None:
+    flow = Workflow("rendered").map({"text": template("${input.name}: ${input.more}")}).commit()
+    async with noria.worker(flow):
+        assert (await noria.run(flow, {"name": "Zoë", "more": {"é": [1, True, None]}})).result == {"text": 'Zoë: {"é": [1, true, null]}'}
+
+
+async def test_a_cancel_that_comes_together_with_the_servers_answer_is_not_lost(noria: Noria) -> None:
+    client: Any = noria.broker.connection.client  # type: ignore[attr-defined]
+    task = asyncio.create_task(client.flush())
+    await asyncio.sleep(0)
+    client._pongs[-1].add_done_callback(lambda _: task.cancel())
+    with pytest.raises(asyncio.CancelledError):
+        await task
