@@ -75,6 +75,21 @@ def test_a_host_adopts_what_a_former_one_recorded_meanwhile() -> None:
     simulated(check)
 
 
+def test_what_was_read_meanwhile_is_not_recorded_again() -> None:
+    async def check(broker: MemoryBroker) -> None:
+        former = await begun(broker)
+        successor = await host(broker)
+        await successor.append(successor.tree.root, [TakenOver(1.0)])
+        await former.append(former.tree.actor("c"), [ended("s2")])
+        await successor.catch_up()  # while it runs the same step
+        await successor.append(successor.tree.actor("c"), [ended("s2")])
+        assert [fact for entry in await broker.log.read(CHILD) for fact in envelopes.decode(entry.body).facts] == [ended("s1"), ended("s2")]
+        await successor.append(successor.tree.actor("c"), [ended("s3")])
+        assert successor.tree.actor("c").host == successor.nonce
+
+    simulated(check)
+
+
 def test_a_host_adopts_a_block_with_what_its_members_recorded() -> None:
     async def check(broker: MemoryBroker) -> None:
         former = await begun(broker)

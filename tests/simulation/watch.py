@@ -38,6 +38,7 @@ class Watch:
     def __init__(self, server: Server) -> None:
         self.server = server
         self.violation: str | None = None
+        self.facts = 0
         self.trees: dict[RunKey, Tree] = {}
         self.history: dict[RunKey, list[Stored]] = {}
         self.commands: dict[ActorKey, set[int]] = {}
@@ -92,6 +93,7 @@ class Watch:
         elif entry.kind == "run":
             self.history.setdefault(run, []).append(entry)
             message = envelopes.decode(entry.body)
+            self.facts += 1
             self._may_write(entry, tree, message)
             self._count_takeovers(entry.actor, message)
             fold_message(tree, entry.sequence, path, message)

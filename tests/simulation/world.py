@@ -14,7 +14,7 @@ from noria import Context, Noria, NoriaError, Workflow
 from noria.machine.state import ENDED, Tree
 from noria.machine.view import status, suspensions
 from noria.ports import ActorKey, RunKey
-from noria.testing.loop import Process, VirtualLoop, run
+from noria.testing.loop import Process, VirtualLoop, current_process, run
 from noria.testing.memory import MemoryBroker
 from noria.testing.server import Server
 from tests.simulation.graphs import expected, graph, make_flow
@@ -23,8 +23,9 @@ from tests.simulation.weather import FaultyWire, Weather
 
 LEASE = 5.0
 LOG_SECONDS = 250.0  # facts age while runs sleep
-PATIENCE_SECONDS = 2000.0  # by then everything has ended
-MOST_TURNS = 100_000  # worlds take some thousands
+PATIENCE_SECONDS = 1000.0  # longer than the longest sleep: by then there is a new fact, or everything has ended
+MOST_TURNS = 100_000  # from one fact to the next; worlds take some thousands in all
+MOST_FACTS = 5_000  # worlds have some hundreds
 KEPT = 200
 TAKES_HOSTS = ("kill", "freeze", "redeliver", "jump")
 
@@ -84,6 +85,9 @@ class World:
         self.cancelled: set[RunKey] = set()
         self.workers: list[Member] = []
         self.users: list[Member] = []
+        self._facts = self._turns = 0
+        self.forgotten: list[str] = []  # errors of tasks that nobody looked at
+        loop.set_exception_handler(self._forgot)
         loop.on_turn = self._check
 
     def trace(self, text: str) -> None:
@@ -102,10 +106,18 @@ class World:
         self.trace(f"executes {ctx.idempotency_key}")
 
     def _check(self) -> None:
-        if self.loop.turns > MOST_TURNS:
-            raise Violation(f"{MOST_TURNS} turns, and no end: {self._open()}")
+        if self.watch.facts != self._facts:
+            self._facts, self._turns = self.watch.facts, self.loop.turns
+        if self.loop.turns - self._turns > MOST_TURNS or self._facts > MOST_FACTS:
+            raise Violation(f"{self.loop.turns} turns, {self._facts} facts, and no end: {self._open()}")
         if self.watch.violation is not None:
             raise Violation(self.watch.violation)
+
+    def _forgot(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        task = context.get("future")
+        killed = isinstance(task, asyncio.Task) and task.get_context().run(current_process).killed  # nobody is left to look
+        if "exception" in context and not killed:
+            self.forgotten.append(f"{context['message']}: {context['exception']!r}")
 
     # Processes --------------------------------------------------------------------------------------------------
 
@@ -251,8 +263,8 @@ class World:
             for logger in loggers:
                 logger.removeHandler(errors)
                 logger.propagate = True
-        if errors.found:
-            raise Violation(f"the engine did not expect this: {errors.found[0]}")
+        for found in (*errors.found, *self.forgotten):
+            raise Violation(f"the engine did not expect this: {found}")
         await self._judge()
 
     async def _storm(self) -> None:
@@ -265,8 +277,10 @@ class World:
         self.weather.calm = True
         for member in (*self.workers, *self.users):
             member.process.frozen = False
-        end = self.loop.time() + PATIENCE_SECONDS
+        known, end = -1, 0.0
         while not self._is_over():
+            if known != self.watch.facts:
+                known, end = self.watch.facts, self.loop.time() + PATIENCE_SECONDS
             if self.loop.time() > end:
                 raise Violation(f"stuck: {self._open()}")
             self.answer()

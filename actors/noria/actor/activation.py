@@ -10,7 +10,7 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from noria.actor import endings, perform, resting
+from noria.actor import endings, owned, perform, resting
 from noria.actor.drive import drive
 from noria.actor.journal import Fenced, Journal
 from noria.actor.load import Unreadable
@@ -225,7 +225,7 @@ class Activation:
         if not only_children:
             for entry in await self.broker.commands.read(self.key, self.journal.in_seen):
                 await self.journal.take_in(entry)
-                self.journal.in_seen = entry.sequence
+                self.journal.in_seen = entry.sequence  # a rest that covers one of several only leaves the next to wake the run
                 if self.stretch is not None:
                     self.stretch.took_in(entry.body)
         self._prove()
@@ -240,10 +240,10 @@ class Activation:
     async def stop(self) -> None:
         """Nothing runs here any more, and nothing is under way; what ignored that it was stopped was the last thing."""
         self.stopping = True
-        if self._main is not None and not self._main.done():
-            self._main.cancel()
-            await asyncio.wait([self._main])
+        if self._main is not None:
+            await owned.stop([self._main])
         self.stopping = False
+        self.journal.adopted.clear()
         await self.journal.settle()
 
     async def hand_over(self) -> None:

@@ -47,7 +47,7 @@ async def _keep(activation: Activation, actor: Actor, fact: Answered) -> None:
     no successor can come to another answer than the children that began by it."""
     unit = activation.places.unit(actor.path)
     assert isinstance(unit, Workflow)
-    if _goes_on_here(unit, actor, fact):
+    if _goes_on_here(unit, actor, fact) and actor.path not in activation.journal.adopted:
         actor.answers[fact.entry] = fact.value
         activation.journal.opening.setdefault(actor.path, []).append(fact)
     else:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
+from noria.actor import owned
 from noria.clock import now
 from noria.contract import commands
 from noria.contract.events import TOLD_BY_FACT
@@ -97,11 +98,7 @@ class _Fanout:
 
     async def stop(self) -> None:
         self.activation.stopping = True
-        under_way = [*self.local, *self.sending]
-        for task in under_way:
-            task.cancel()
-        if under_way:
-            await asyncio.wait(under_way)
+        await owned.stop([*self.local, *self.sending])
         self.activation.watching -= len(self.remote)
 
     def _has_room(self) -> bool:
@@ -257,6 +254,9 @@ class _Fanout:
         await self.activation.record(self.actor, [retry for _, retry in again])
         for seg, retry in again:
             member, life = self.task.segments.index(seg), self.actor.seg(retry.stem)
+            if life == seg:  # a former host recorded something else: it is decided on anew
+                self.ended, self.closed = self.ended + 1, True
+                continue
             self.task.segments[member] = life
             self.child(life).member = member
             self.todo.append(life)

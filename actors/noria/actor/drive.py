@@ -32,6 +32,7 @@ async def drive(activation: Activation, actor: Actor) -> str:
         activation.check_lease()
         if activation.stopping:
             raise asyncio.CancelledError
+        activation.journal.adopted.discard(actor.path)
         began = now()
         task = decide(activation.tree, actor, unit, began, rested)
         rested = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from noria.actor import owned
 from noria.clock import now
 from noria.contract import commands
 from noria.contract.facts import Fact, Finished, StepEnded
@@ -80,7 +81,7 @@ async def _end(activation: Activation, finished: Finished) -> None:
         return
     stopped = [(tree.actor(path), fact) for path, fact in activation.interrupted.items()]
     stopped = [(actor, fact) for actor, fact in stopped if actor.status not in ENDED and not _is_recorded(actor, fact)]
-    await asyncio.gather(*(activation.journal.append(actor, [fact]) for actor, fact in stopped if actor is not tree.root))
+    await owned.together(activation.journal.append(actor, [fact]) for actor, fact in stopped if actor is not tree.root)
     own: list[Fact] = [fact for actor, fact in stopped if actor is tree.root]
     await activation.record(tree.root, [*own, finished])
 

@@ -6,11 +6,11 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
-from noria.actor import parcels
+from noria.actor import owned, parcels
 from noria.actor.load import bury, fold, load
 from noria.clock import now
 from noria.contract.envelopes import Envelope
-from noria.contract.facts import Fact, FactMessage, TakenOver
+from noria.contract.facts import Answered, Fact, FactMessage, TakenOver
 from noria.errors import LimitExceeded
 from noria.ids import Nonces
 from noria.limits import MAX_VALUE_BYTES
@@ -32,6 +32,7 @@ class Journal:
         self.nonce = nonces.next()
         self.in_seen = 0
         self.opening: dict[str, list[Fact]] = {}  # packed with the next fact of an actor
+        self.adopted: set[str] = set()  # in-place children of which a former host recorded something since they were decided on
         self._envelope = Envelope(broker.namespace, key.workflow, key.run, tree.traceparent)
         self._inline = broker.inline_bytes
         self._flying: set[asyncio.Future[int]] = set()
@@ -55,8 +56,12 @@ class Journal:
         storing nothing, when they are too large.
 
         A cancelled task must not lose the sequence of an append that the server stores all the same: it is folded
-        when its answer comes, and `settle` waits for it.
+        when its answer comes, and `settle` waits for it. What a former host recorded meanwhile stands: then nothing is
+        stored, and the actor is to be decided on anew.
         """
+        if actor.path in self.adopted:
+            self.adopted.discard(actor.path)
+            return
         opening = self.opening.pop(actor.path, None)
         message = FactMessage(
             facts if opening is None else [*opening, *facts],
@@ -77,6 +82,8 @@ class Journal:
             future.add_done_callback(lambda f: self._landed(f, actor, message))
             raise
         except Refused:
+            if opening is not None:
+                self.opening[actor.path] = opening
             await self._refused(actor, message, body, expected)
             return
         fold_message(self.tree, sequence, actor.path, message)
@@ -114,9 +121,11 @@ class Journal:
             raise Fenced
         if is_empty:
             sequence = await self.broker.log.append(key, body, 0)
+            self.opening.pop(actor.path, None)
             fold_message(self.tree, sequence, actor.path, message)
             return
         await self.catch_up()
+        self.adopted.discard(actor.path)
         if actor.last == expected:
             raise Fenced
 
@@ -129,7 +138,18 @@ class Journal:
         for entry in await self.broker.log.read_tree(self.key, tree.cursor):
             if entry.actor.path == self.key.path and entry.sequence > tree.root.last:
                 raise Fenced
+            self._adopt(entry)
             await self.take_in(entry)
+
+    def _adopt(self, entry: Stored) -> None:
+        """What an in-place child is about to do here gives way to a fact that a former host stored."""
+        actor = self.tree.actors.get(entry.actor.path)
+        if actor is None or actor.started or entry.sequence <= actor.last:
+            return
+        self.adopted.add(actor.path)
+        for fact in self.opening.pop(actor.path, ()):
+            if isinstance(fact, Answered):
+                actor.answers.pop(fact.entry, None)
 
     async def take_in(self, entry: Stored) -> None:
         bad = await fold(self.broker, self.tree, entry)
@@ -145,7 +165,7 @@ class Journal:
     async def take_over(self) -> None:
         """Fence whoever hosted before: on the own chain and on every open child that ran in place."""
         await self.append(self.tree.root, [TakenOver(now())])
-        await asyncio.gather(*(self._fence(a) for a in self.tree.below(self.key.path)))
+        await owned.together(self._fence(a) for a in self.tree.below(self.key.path))
 
     async def _fence(self, child: Actor) -> None:
         """A refusal tells what a former host wrote meanwhile, which may be a take-over of its own: again behind it."""

@@ -228,9 +228,14 @@ async def set_timer(activation: Activation, actor: Actor, step: str, until: floa
     run any more if this host left it there.
     """
     await arm_expiry(activation, until)
-    command = commands.TimerFired(activation.journal.nonces.next(), now(), actor.path, step, until)
-    await activation.broker.timers.set(activation.journal.key_of(actor), step, until, commands.encode(command))
-    return activation.tree.fired.get(actor.path, 0.0) >= until
+    journal, seen = activation.journal, -1
+    while seen != journal.in_seen:  # what came meanwhile may be a former host's timer, in the place of this one
+        seen = journal.in_seen
+        command = commands.TimerFired(journal.nonces.next(), now(), actor.path, step, until)
+        await activation.broker.timers.set(journal.key_of(actor), step, until, commands.encode(command))
+        if activation.tree.fired.get(actor.path, 0.0) >= until:
+            return True
+    return False
 
 
 async def rearm(activation: Activation) -> None:
