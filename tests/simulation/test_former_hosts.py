@@ -18,7 +18,7 @@ from noria.contract.values import dumps
 from noria.ids import Nonces
 from noria.limits import LOG_TTL_SECONDS
 from noria.ports import ActorKey
-from noria.testing.loop import Process, VirtualLoop, run
+from noria.testing.loop import Process, VirtualLoop, current_process, run
 from noria.testing.memory import MemoryBroker
 from noria.testing.server import Server
 from noria.testing.wire import Wire
@@ -177,3 +177,45 @@ def test_who_lost_its_lease_unawares_begins_no_step_of_a_child_again() -> None:
 
     run(main, 0)
     assert executions == {"s1": 1, "beside": 1, "s2": 2, "s3": 1}
+
+
+class MuteWire(DeafWire):
+    """Records of runs that are active get lost on it as well."""
+
+    def request(self, name: str, operation: Callable[[], T]) -> asyncio.Future[T]:
+        return self.loop.create_future() if name == "record put" and self.loop.time() > 1 else super().request(name, operation)
+
+
+def test_who_lost_its_lease_looks_at_the_whole_run_again() -> None:
+    executions = Counter[str]()
+
+    @step
+    async def asks(x: int, ctx: Context) -> int:
+        executions[f"{current_process().name} asks"] += 1
+        return x if ctx.resume_data else ctx.suspend({})
+
+    @step
+    async def slow(x: int, ctx: Context) -> int:
+        executions[current_process().name] += 1
+        await asyncio.sleep(20)
+        return x + 1
+
+    flow = Workflow("w").then(asks).then(slow).commit()
+
+    async def main(loop: VirtualLoop) -> None:
+        server = Server()
+        loop.spawn(Process("deaf"), work(server, MuteWire))
+        run = Noria(MemoryBroker(server, "noria")).create_run(flow, "r")
+        assert (await run.start(1)).status == "suspended"
+        await asyncio.sleep(1)
+        running = asyncio.ensure_future(run.resume(True))  # its first delivery, behind a record of a run that rests
+        await asyncio.sleep(3)
+        loop.spawn(Process("other"), work(server, Wire))
+        assert (await running).status == "success"
+
+    async def work(server: Server, wire: type[Wire]) -> None:
+        async with Noria(MemoryBroker(server, "noria", wire())).worker(flow, lease=5.0):
+            await asyncio.Future[None]()
+
+    run(main, 0)
+    assert executions == {"deaf asks": 2, "deaf": 1, "other": 1}

@@ -109,7 +109,7 @@ class World:
         if self.watch.facts != self._facts:
             self._facts, self._turns = self.watch.facts, self.loop.turns
         if self.loop.turns - self._turns > MOST_TURNS or self._facts > MOST_FACTS:
-            raise Violation(f"{self.loop.turns} turns, {self._facts} facts, and no end: {self._open()}")
+            raise Violation(f"{self.loop.turns} turns, {self._facts} facts, and no end: {self._open()[:5]}")
         if self.watch.violation is not None:
             raise Violation(self.watch.violation)
 
@@ -282,7 +282,7 @@ class World:
             if known != self.watch.facts:
                 known, end = self.watch.facts, self.loop.time() + PATIENCE_SECONDS
             if self.loop.time() > end:
-                raise Violation(f"stuck: {self._open()}")
+                raise Violation(f"stuck: {self._open()[:5]}")
             self.answer()
             await asyncio.sleep(LEASE)
 

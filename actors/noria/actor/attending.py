@@ -26,8 +26,10 @@ async def attend(activation: Activation) -> None:
     """Raises GraphMismatch or NewerFormat when this worker cannot host the run."""
     runlog.current.set(activation.key.tree)
     pause, hosted_as, fresh = FIRST_PAUSE, None, activation.host.is_fresh(activation.delivery)
+    newcomer = activation.delivery.sequence if activation.delivery.count == 1 else 0
     while True:
-        fresh = await _load(activation, fresh)
+        fresh = await _load(activation, fresh, newcomer)
+        newcomer = 0  # looked at again: by now somebody else may host by it
         match judge(activation.tree, activation.delivery.sequence, hosted_as):
             case "drop":
                 return None
@@ -61,7 +63,7 @@ async def attend(activation: Activation) -> None:
                 pause = min(pause * 2, LONGEST_PAUSE)
 
 
-async def _load(activation: Activation, fresh: bool) -> bool:
+async def _load(activation: Activation, fresh: bool, newcomer: int) -> bool:
     """Fold what is stored; all that there is to a fresh start is in the delivery. Whether it was one indeed."""
     activation.forget_news()
     broker, key, delivery = activation.broker, activation.key, activation.delivery
@@ -70,7 +72,7 @@ async def _load(activation: Activation, fresh: bool) -> bool:
         delivered = Stored(delivery.sequence, "in", key, delivery.body, delivery.time)
         fresh = await fold(broker, activation.tree, delivered) is None
     if not fresh:
-        loaded = await load(broker, key, delivery.sequence if delivery.count == 1 else 0)
+        loaded = await load(broker, key, newcomer)
         activation.tree, activation.recorded, activation.unreadable = loaded.tree, loaded.recorded, loaded.unreadable
         activation.revision = loaded.revision if key.path == "" else None
     activation.journal = Journal(broker, key, activation.tree, delivery.sequence, activation.host.nonces)
