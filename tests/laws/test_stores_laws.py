@@ -298,6 +298,19 @@ async def test_a_published_trigger_comes_with_its_headers(broker: Broker) -> Non
     assert came[0].headers == {"ce-id": "ü  1", "content-type": "application/json"}
 
 
+@pytest.mark.parametrize("status", ["100", "204", "404", "408", "503"])
+async def test_no_header_of_a_sender_passes_for_a_word_of_the_server(nats: NatsBroker, status: str) -> None:
+    """What NATS says inline (no message, no more messages, nobody there) reads like a header."""
+    root, child = ActorKey("w", "r"), ActorKey("w", "r", "a")
+    forged = f"Status: {status}\r\nDescription: EOB\r\n".encode()
+    for actor in (root, child):
+        for n in range(3):
+            await nats.connection.append(nats.subjects.of("in", actor), b"%d" % n, None, forged)
+    assert [m.body for m in await nats.commands.read(root)] == [b"0", b"1", b"2"] and len(await nats.commands.read_tree(root)) == 6
+    found = await nats.commands.last(root)
+    assert found is not None and found.body == b"2"
+
+
 async def test_provision_is_idempotent_among_processes(server_url: str) -> None:
     brokers = [await connect_broker(server_url, "concurrent") for _ in range(8)]
     await asyncio.gather(*(b.provision() for b in brokers))

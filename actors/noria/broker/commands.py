@@ -12,7 +12,7 @@ import orjson
 from noria.broker.connection import EXPECT, Connection
 from noria.broker.log import stored
 from noria.broker.reading import delivered, last, read
-from noria.broker.wire import Incoming
+from noria.broker.wire import DESCRIPTION, STATUS, Incoming
 from noria.clock import monotonic
 from noria.contract.subjects import Subjects
 from noria.errors import BrokerUnavailable, NoriaError, NotPermitted
@@ -86,7 +86,7 @@ class Pull:
     def _arrived(self, msg: Incoming) -> None:
         self._heard = monotonic()
         headers = msg.headers
-        status = headers.get("Status")
+        status = headers.get(STATUS)
         if status is None or msg.reply:
             self._wished = max(0, self._wished - 1)
             self._on_message(msg)
@@ -94,7 +94,7 @@ class Pull:
             left = headers.get("Nats-Pending-Messages")
             self._wished = max(0, self._wished - int(left)) if left is not None else 0
             if status != "408" and self._pauses is None:  # nobody there, or refused: asking again at once would never end
-                self._gone = status in ("404", "503") or "Deleted" in headers.get("Description", "")
+                self._gone = status in ("404", "503") or "Deleted" in headers.get(DESCRIPTION, "")
                 self._pauses = asyncio.get_running_loop().call_later(PAUSE_SECONDS, self._paused)
         self.top_up()
 
@@ -245,4 +245,4 @@ class NatsCommands:
             answer = await self.connection.request(self.subjects.worker(workflow), timeout=ASK_SECONDS)
         except (BrokerUnavailable, NotPermitted):
             return False
-        return (answer.headers or {}).get("Status") is None
+        return (answer.headers or {}).get(STATUS) is None

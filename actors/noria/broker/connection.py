@@ -19,7 +19,7 @@ from nats.aio.msg import Msg
 
 from noria import chance
 from noria.broker.appends import Append
-from noria.broker.wire import Incoming, WireClient
+from noria.broker.wire import DESCRIPTION, STATUS, Incoming, WireClient
 from noria.clock import monotonic
 from noria.errors import BrokerUnavailable, NoriaError, NotPermitted
 from noria.limits import ANSWER_SECONDS, MAX_IN_FLIGHT, PATIENCE_SECONDS
@@ -28,6 +28,7 @@ log = logging.getLogger("noria.broker")
 NO_LEADER = 10008
 REFUSAL = re.compile(r'permissions violation for (publish|subscription) to "([^"]+)"', re.IGNORECASE)
 EXPECT = b"Nats-Expected-Last-Subject-Sequence: %d\r\n"
+INLINE = {"Status": STATUS, "Description": DESCRIPTION}  # as nats-py names them
 Headers = bytes  # prebuilt header lines, each with its line end
 
 
@@ -270,7 +271,7 @@ class Connection:
         """Call back for each message, in the reading loop. Returns how to stop."""
 
         async def early(msg: Msg) -> None:  # what comes before the reader is in its place
-            callback(Incoming(msg.subject, msg.reply, msg.data, headers=msg.headers or {}))
+            callback(Incoming(msg.subject, msg.reply, msg.data, headers={INLINE.get(k, k): v for k, v in (msg.headers or {}).items()}))
 
         client: Any = self.client
         subscription: Any = await client.subscribe(subject, queue=queue, cb=early, pending_msgs_limit=-1, pending_bytes_limit=-1)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from noria.broker.connection import Connection
-from noria.broker.wire import Incoming
+from noria.broker.wire import STATUS, Incoming
 from noria.clock import monotonic
 from noria.contract.subjects import Subjects
 from noria.errors import BrokerUnavailable, NotPermitted
@@ -44,7 +44,7 @@ class NatsPresence:
 
     async def ask(self, host: str) -> bytes | None:
         answer = await self.connection.request(self.subjects.host(host), timeout=ASK_SECONDS)
-        if answer.headers.get("Status") != NOBODY:
+        if answer.headers.get(STATUS) != NOBODY:
             return answer.data
         if monotonic() - self._reconnected < DOUBT_SECONDS:
             raise BrokerUnavailable(f"host {host} may not be back yet")
@@ -55,7 +55,7 @@ class NatsPresence:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def answered(msg: Incoming) -> None:
-            nobody = msg.headers.get("Status") == NOBODY
+            nobody = msg.headers.get(STATUS) == NOBODY
             if not nobody:
                 answers.append(msg.data)
             if (nobody or len(answers) >= enough) and not done.done():

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from noria.broker.connection import Connection
-from noria.broker.wire import Incoming
+from noria.broker.wire import STATUS, Incoming
 from noria.clock import monotonic
 from noria.errors import BrokerUnavailable, NoriaError
 from noria.limits import ANSWER_SECONDS, PATIENCE_SECONDS
@@ -52,7 +52,7 @@ async def last(connection: Connection, stream: str, subject: str) -> Message | N
     while True:
         try:
             msg = await connection.request(f"{connection.js}.DIRECT.GET.{stream}.{subject}")
-            status = msg.headers.get("Status")
+            status = msg.headers.get(STATUS)
             if status is None:
                 return message(msg)
             if status == "404":
@@ -90,7 +90,7 @@ async def _page(connection: Connection, stream: str, subject: str, after: int, s
 
     def arrived(msg: Incoming) -> None:
         headers = msg.headers
-        status = headers.get("Status")
+        status = headers.get(STATUS)
         if status is None:
             page.append(message(msg))
         elif not done.done():

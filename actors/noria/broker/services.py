@@ -13,7 +13,7 @@ from nats.micro.request import ERROR_CODE_HEADER, ERROR_HEADER, Request
 from nats.micro.service import Service, ServiceConfig
 
 from noria.broker.connection import Connection
-from noria.broker.wire import Incoming
+from noria.broker.wire import STATUS, Incoming
 from noria.errors import NoriaError
 from noria.ports import Answer, Endpoint, Nobody, RunKey
 
@@ -35,7 +35,7 @@ class NatsCalls:
 
     async def ask(self, subject: str, body: bytes, timeout: float) -> Answer:
         msg = await self.connection.request(subject, body, timeout=timeout)
-        if msg.headers.get("Status") == "503":
+        if msg.headers.get(STATUS) == "503":
             raise Nobody(subject)
         return _answer(msg)
 
@@ -64,7 +64,7 @@ class NatsTalk:
 
     def __init__(self, connection: Connection, on_message: Callable[[Answer | None], None]) -> None:
         def arrived(msg: Incoming) -> None:
-            on_message(None if msg.headers.get("Status") == "503" else _answer(msg))
+            on_message(None if msg.headers.get(STATUS) == "503" else _answer(msg))
 
         self._connection = connection
         self.address, self.close = connection.open_inbox("", arrived, lambda _: on_message(None))

@@ -19,10 +19,11 @@ log = logging.getLogger("noria.broker")
 LINE_END = b"\r\n"
 M, H = b"MH"  # first bytes of MSG and HMSG
 VERSION = len("NATS/1.0")
+STATUS, DESCRIPTION = ":status", ":description"  # what the server says inline; no header of a sender's can be named so
 
 
 class Incoming:
-    """A message as it came. `headers` by name, with "Status" and "Description" where the server set them inline."""
+    """A message as it came. `headers` by name, with STATUS and DESCRIPTION where the server set them inline."""
 
     __slots__ = ("_headers", "_raw", "data", "reply", "subject")
 
@@ -45,7 +46,7 @@ def _parsed(raw: bytes) -> dict[str, str]:
     first, *lines = raw.decode("utf-8", "replace").split("\r\n")
     headers: dict[str, str] = {}
     if len(first) > VERSION:
-        headers["Status"], _, headers["Description"] = first[VERSION:].strip().partition(" ")
+        headers[STATUS], _, headers[DESCRIPTION] = first[VERSION:].strip().partition(" ")
     for line in lines:
         name, colon, value = line.partition(":")
         if colon:
