@@ -13,7 +13,7 @@ from noria.contract.values import dumps
 from noria.errors import DefinitionError
 from noria.service.steps import StepService
 from noria.triggers.ingress import Ingress
-from noria.triggers.schedules import declare
+from noria.triggers.schedules import declare, keep_declared
 from noria.workflow.builder import Workflow
 from noria.workflow.steps import Step
 
@@ -68,17 +68,21 @@ class Worker:
         if self.runs:
             from noria.service.control import serve_control  # after the host: its documents take their time to define
 
-            await declare(self.client, self.workflows)
+            await declare(self.client, self.workflows, self.host.peers)
             await self._ingress.open()
             self._stop_control = await serve_control(self.client)
-            self._sweeper = asyncio.create_task(sweep_for_ever(broker, self.workflows))
+            self._keepers = [
+                asyncio.create_task(sweep_for_ever(broker, self.workflows)),
+                asyncio.create_task(keep_declared(self.client, self.workflows, self.host.peers)),
+            ]
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.client.workers.discard(self)
         if self.runs:
-            self._sweeper.cancel()
+            for keeper in self._keepers:
+                keeper.cancel()
             await self._stop_control(0)
             await self._ingress.close()
         ends = [self.host.close()] if self.runs else []

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from noria import Context, Noria, Workflow, step
+from noria import Context, Cron, Noria, Workflow, step
 from noria.contract import commands, envelopes
 from noria.contract.facts import HandedOver, TakenOver
 from noria.errors import NewerFormat
+from noria.limits import SETTLE_SECONDS
 from noria.ports import ActorKey
 
 WORKER = textwrap.dedent(
@@ -224,3 +227,51 @@ async def test_eight_deploys_during_one_long_step_are_no_poison(noria: Noria, se
     told = [f for e in await noria.broker.log.read_tree(ActorKey("deployed", run.id)) for f in envelopes.decode(e.body).facts]
     assert sum(isinstance(f, HandedOver) for f in told) == 8 == sum(isinstance(f, TakenOver) for f in told)
     assert await noria.dead.list() == []
+
+
+def planned(*crons: Cron) -> Workflow:
+    return Workflow("planned", schedule=list(crons)).then(one).commit()
+
+
+async def test_of_several_builds_the_newest_that_has_workers_declares_the_schedules(noria: Noria, server_url: str) -> None:
+    """Only the schedules differ: version and graph are those of the old build."""
+    old = planned(Cron("0 0 0 29 2 *", id="kept", input=1), Cron("0 0 0 29 2 *", id="gone"))
+    new = planned(Cron("0 0 12 29 2 *", id="kept", input=2), Cron("0 0 12 29 2 *", id="added"))
+
+    def stored_is(flow: Workflow) -> Callable[[], Awaitable[bool]]:
+        async def check() -> bool:
+            found = {s.id: (s.cron, s.input) for s in await noria.schedules.list()}
+            return found == {id: (c.expression, c.input) for id, c in flow.schedules_by_id.items()}
+
+        return check
+
+    async with contextlib.AsyncExitStack() as clients:
+        first, second, third = [await clients.enter_async_context(Noria.connect(server_url, namespace=noria.namespace)) for _ in range(3)]
+        async with first.worker(old):
+            assert await stored_is(old)()
+            async with second.worker(new):
+                assert await stored_is(new)()
+                await noria.schedules.pause("kept")
+                async with third.worker(old):  # one of the old ones restarts
+                    assert await stored_is(new)()
+                    declared = [(s.id, s.revision) for s in await noria.broker.schedules.every()]
+                await asyncio.sleep(SETTLE_SECONDS + 1)  # all have looked again
+                assert [(s.id, s.revision) for s in await noria.broker.schedules.every()] == declared
+            await until(stored_is(old), 30)  # rolled back: nobody has the newer build any more
+            async with second.worker(new):
+                assert await stored_is(new)()
+            await until(stored_is(old), 30)
+        async with third.worker(new), first.worker(old):
+            assert await stored_is(new)()
+        assert [s.paused for s in await noria.schedules.list()] == [False, True]
+
+
+async def test_a_build_without_schedules_keeps_them_away(noria: Noria, server_url: str) -> None:
+    old, new = planned(Cron("0 0 0 29 2 *")), planned()
+    async with Noria.connect(server_url, namespace=noria.namespace) as other:
+        async with noria.worker(old):
+            assert [s.id for s in await noria.schedules.list()] == ["planned"]
+        async with noria.worker(new), other.worker(old):
+            assert await noria.schedules.list() == []
+        async with other.worker(old):
+            assert [s.id for s in await noria.schedules.list()] == ["planned"]

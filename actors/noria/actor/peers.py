@@ -17,7 +17,7 @@ from noria.contract.presence import Word, decode, encode
 from noria.contract.values import loads
 from noria.errors import BrokerUnavailable, NoriaError
 from noria.ids import maker
-from noria.limits import CONFIRM_SECONDS, GATHER_SECONDS, PROBE_SECONDS, RESCUE_AT_ONCE
+from noria.limits import CONFIRM_SECONDS, GATHER_SECONDS, PATIENT_GATHER_SECONDS, PROBE_SECONDS, RESCUE_AT_ONCE
 from noria.ports import EVERYBODY, ActorKey, Stored, Unacknowledged
 
 if TYPE_CHECKING:
@@ -32,13 +32,21 @@ class Peers:
 
     def __init__(self, host: Host) -> None:
         self.host, self.broker, self.id = host, host.broker, host.nonces.prefix
-        self._workflows: dict[str, list[str]] = {}  # by host
+        self._others: dict[str, Word] = {}
+        self._declared = {id: workflow.declaration for id, workflow in host.workflows.items()}
+        self.changed = asyncio.Event()  # one with another definition of a workflow of ours came or went
         self._stop: Callable[[], Awaitable[None]] | None = None
         self._task: asyncio.Task[None] | None = None
 
     def have(self, workflow: str) -> bool:
         """Whether another host takes deliveries of this workflow."""
-        return any(workflow in names for names in self._workflows.values())
+        return any(workflow in word.workflows for word in self._others.values())
+
+    async def declared(self, workflow: str) -> set[str]:
+        """The declarations of this workflow that other hosts have."""
+        for answer in await self.broker.presence.gather(encode(self._word()), PATIENT_GATHER_SECONDS, EVERYBODY_ANSWERED):
+            self._heard(decode(answer))
+        return {word.declared[workflow] for word in self._others.values() if workflow in word.declared}
 
     async def open(self) -> None:
         """Answer from now on; greet the others, and hand on what dead ones left."""
@@ -55,7 +63,7 @@ class Peers:
         self.broker.presence.tell(encode(Word(self.id, leaves=True)))
 
     def _word(self) -> Word:
-        return Word(self.id, list(self.host.workflows), self.host.held())
+        return Word(self.id, list(self.host.workflows), self.host.held(), declared=self._declared)
 
     def _asked(self, question: bytes) -> bytes:
         if not question:
@@ -64,10 +72,15 @@ class Peers:
         return encode(self._word())
 
     def _heard(self, word: Word) -> None:
+        before = self._others.get(word.host)
         if word.leaves:
-            self._workflows.pop(word.host, None)
+            self._others.pop(word.host, None)
         elif word.host != self.id:
-            self._workflows[word.host] = word.workflows
+            self._others[word.host] = word
+        now = self._others.get(word.host)
+        for came_or_went in (before, now) if (before is None) != (now is None) else ():
+            if came_or_went is not None and any(self._declared.get(w, d) != d for w, d in came_or_went.declared.items()):
+                self.changed.set()
 
     # Looking after the next one -----------------------------------------------------------------------------------
 
@@ -88,7 +101,7 @@ class Peers:
 
     async def _look_after_next(self) -> None:
         """The hosts form a circle by their ids; each looks after the next one that is not silent."""
-        ids = sorted(self._workflows)
+        ids = sorted(self._others)
         for following in [id for id in ids if id > self.id] + [id for id in ids if id < self.id]:
             answers = await self._answers(following)
             if answers is False and await self._is_gone(following, {}):
@@ -98,10 +111,10 @@ class Peers:
 
     async def _miss(self, host: str) -> None:
         log.warning("host %s is gone; what it held is handed on", host)
-        self._workflows.pop(host, None)
+        self._heard(Word(host, leaves=True))
         self.broker.presence.tell(encode(Word(host, leaves=True)))
         spans = await self._spans()
-        await self._hand_on(spans, await self._held(len(self._workflows) + 1))
+        await self._hand_on(spans, await self._held(len(self._others) + 1))
 
     async def _is_gone(self, host: str, known: dict[str, bool]) -> bool:
         """Nobody answers, twice: a connection that is just being made again is no death. One who is silent is not gone."""

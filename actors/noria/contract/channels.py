@@ -66,7 +66,7 @@ CHANNELS = (
     Channel("records", "$KV.{records}.{workflow}.{run}", "records", W, (),
             ("records/record", "records/sealed", "records/slip"), "a run's state as of a sequence"),
     Channel("catalogue", "$KV.{catalogue}.{workflow}", "catalogue", W, (),
-            ("records/workflow", "records/schedule-past"), "graph and schemas of a workflow"),
+            ("records/workflow", "records/schedule-past", "records/schedule-declarations"), "graph and schemas of a workflow"),
     Channel("rests", "{ns}.rest.{workflow}.{run}.{status}", None, W, ("observer", "worker"),
             ("news/rest", "news/sealed"), "news that a run rests or ended"),
     Channel("nudges", "{ns}.nudge.{workflow}.{run}", None, W, W, (), "hosts of this run: look at your commands"),

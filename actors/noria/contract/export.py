@@ -35,7 +35,8 @@ def schemas(more: Mapping[str, Any] | None = None) -> dict[str, Schema]:
     models |= {f"calls/{kind}": model for kind, model in calls.KINDS.items()}
     models |= {f"api/{name}": model for name, model in {**control.VERBS, **control.ANSWERS}.items()}
     found.update({name: as_dict(model) or schema_of(model) for name, model in models.items()})
-    for name, kind in (("records/schedule", schedules.Definition), ("records/schedule-past", schedules.Past)):
+    kept = (("schedule", schedules.Definition), ("schedule-past", schedules.Past), ("schedule-declarations", schedules.Declarations))
+    for name, kind in ((f"records/{name}", kind) for name, kind in kept):
         found[name] = _versioned(schema_of(kind), schedules.FORMAT)
     return {name: {"$schema": DIALECT, **found[name]} for name in sorted(found)}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 
 from noria.contract.values import dumps, loads
 from noria.errors import NoriaError
@@ -12,18 +12,19 @@ FORMAT = 1
 
 @dataclass(slots=True)
 class Word:
-    """A host's word: which workflows it hosts, the sequences of the commands that it has in hand, and whether it leaves.
-    Said in the name of a dead host by the one that missed it, then with `leaves`."""
+    """A host's word: which workflows it hosts, and by which `Workflow.declaration`, the sequences of the commands that it
+    has in hand, and whether it leaves. Said in the name of a dead host by the one that missed it, then with `leaves`."""
 
     host: str
     workflows: list[str] = field(default_factory=list[str])
     held: list[int] = field(default_factory=list[int])
     leaves: bool = False
+    declared: dict[str, str] = field(default_factory=dict[str, str])
 
 
 def encode(word: Word) -> bytes:
     """The word as JSON."""
-    return dumps({"v": FORMAT, "host": word.host, "workflows": word.workflows, "held": word.held, "leaves": word.leaves})
+    return dumps({"v": FORMAT, **asdict(word)})
 
 
 def decode(body: bytes) -> Word:
@@ -32,6 +33,6 @@ def decode(body: bytes) -> Word:
         data = loads(body)
         if data.pop("v") > FORMAT:
             raise NoriaError("a host of a newer format")
-        return Word(**data)
+        return Word(**{f.name: data[f.name] for f in fields(Word) if f.name in data})  # a newer build may say more
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise NoriaError(f"not a host's word: {error!r}") from error

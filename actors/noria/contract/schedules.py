@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
@@ -23,6 +23,7 @@ class Definition:
     build: str = ""
     paused: bool = False
 
+
 @dataclass(slots=True)
 class Past:
     """The latest tick that started a run, and how many in a row did not and why."""
@@ -31,6 +32,13 @@ class Past:
     last_at: float | None = None
     skipped: int = 0
     misses: int = 0
+
+
+@dataclass(slots=True)
+class Declarations:
+    """What workers ever declared a workflow to be (`Workflow.declaration`), the first one first."""
+
+    known: list[str] = field(default_factory=list[str])
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +58,7 @@ class ScheduleInfo:
     skipped: int
 
 
-def encode(value: Definition | Past) -> bytes:
+def encode(value: Definition | Past | Declarations) -> bytes:
     """As JSON."""
     return dumps({"v": FORMAT, **asdict(value)})
 
@@ -68,7 +76,12 @@ def past(body: bytes) -> Past:
     return Past(**_known(body, Past))
 
 
-def _known(body: bytes, kind: type[Definition] | type[Past]) -> dict[str, Any]:
+def declarations(body: bytes) -> Declarations:
+    """Raises InvalidInput for what is none, NoriaError for a newer format."""
+    return Declarations(**_known(body, Declarations))
+
+
+def _known(body: bytes, kind: type[Definition | Past | Declarations]) -> dict[str, Any]:
     try:
         data = as_dict(loads(body))
     except ValueError as error:

@@ -14,13 +14,15 @@ from noria.contract import schedules as stored
 from noria.contract.schedules import Definition, Past
 from noria.contract.values import plain
 from noria.errors import DefinitionError, InvalidInput, NoriaError, NoWorker, RunAlreadyStarted
-from noria.limits import MISSES_STALE, MISSES_UNHOSTED, TICK_TRIES, TICK_TTL_SECONDS
+from noria.limits import DECLARE_EVERY_SECONDS, MISSES_STALE, MISSES_UNHOSTED, SETTLE_SECONDS, TICK_TRIES, TICK_TTL_SECONDS
 from noria.machine.state import ENDED
 from noria.ports import Refused, StoredSchedule, Tick, Trigger
+from noria.triggers.builds import is_newest
 from noria.workflow.builder import Workflow
 from noria.workflow.cron import Cron
 
 if TYPE_CHECKING:
+    from noria.actor.peers import Peers
     from noria.client.noria import Noria
 
 log = logging.getLogger("noria.triggers")
@@ -37,25 +39,50 @@ def as_cron(definition: Definition) -> Cron:
     return Cron(definition.cron, definition.timezone, definition.input, overlap=definition.overlap)  # pyright: ignore[reportArgumentType]
 
 
-async def declare(noria: Noria, workflows: Iterable[Workflow]) -> None:
+async def declare(noria: Noria, workflows: Iterable[Workflow], peers: Peers) -> None:
     """Make what is stored equal to what the workflows declare: what changed is replaced, what is gone removed, what is
-    paused stays paused. Any number of workers may do so at once. Raises DefinitionError for an input that does not fit."""
+    paused stays paused. Any number of workers may do so at once; of several builds the newest that is there does. Raises
+    DefinitionError for an input that does not fit."""
     by_workflow: dict[str, dict[str, StoredSchedule]] = {w.id: {} for w in workflows}
     for schedule in await noria.broker.schedules.every():
         if schedule.workflow in by_workflow:
             by_workflow[schedule.workflow][schedule.id] = schedule
     for workflow in workflows:
-        found, wanted = by_workflow[workflow.id], workflow.schedules_by_id
-        await asyncio.gather(*(_declare(noria, workflow, id, cron, found.get(id)) for id, cron in wanted.items()))
+        found = by_workflow[workflow.id]
+        wanted = {id: _definition(workflow, id, cron) for id, cron in workflow.schedules_by_id.items()}
+        if not (found or wanted) or not await is_newest(noria, workflow, peers):
+            continue
+        await asyncio.gather(*(_declare(noria, workflow, id, definition, found.get(id)) for id, definition in wanted.items()))
         await asyncio.gather(*(noria.broker.schedules.remove(workflow.id, id) for id in found.keys() - wanted.keys()))
 
 
-async def _declare(noria: Noria, workflow: Workflow, id: str, cron: Cron, found: StoredSchedule | None) -> None:
+async def keep_declared(noria: Noria, workflows: Iterable[Workflow], peers: Peers) -> None:
+    """Declare again whenever workers of other builds came or went, and now and then, for as long as a worker lives."""
+    workflows = list(workflows)
+    every = DECLARE_EVERY_SECONDS if any(workflow.schedules for workflow in workflows) else None
+    while True:
+        try:
+            async with asyncio.timeout(every):
+                await peers.changed.wait()
+            await asyncio.sleep(SETTLE_SECONDS)
+        except TimeoutError:
+            pass
+        peers.changed.clear()
+        try:
+            await declare(noria, workflows, peers)
+        except (NoriaError, Refused) as error:
+            log.warning("schedules are declared again later: %s", error)
+
+
+def _definition(workflow: Workflow, id: str, cron: Cron) -> Definition:
     try:
         input = workflow.parse_input(plain(cron.input))
     except InvalidInput as error:
         raise DefinitionError(f"schedule {id!r} of workflow {workflow.id!r}: {error}") from error
-    wanted = Definition(cron.expression, cron.timezone, input, cron.overlap, build_of(workflow))
+    return Definition(cron.expression, cron.timezone, input, cron.overlap, build_of(workflow))
+
+
+async def _declare(noria: Noria, workflow: Workflow, id: str, wanted: Definition, found: StoredSchedule | None) -> None:
     while True:
         before = _readable(found)
         if found is not None and not found.stale and before is not None and dataclasses.replace(before, paused=False) == wanted:

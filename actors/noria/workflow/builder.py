@@ -51,7 +51,8 @@ class Workflow:
         self.on_finish = None if on_finish is None else _callback(on_finish)
         self.on_error = None if on_error is None else _callback(on_error)
         self.triggers = checked_triggers(id, triggers)
-        self.schedules = tuple(named(id, as_listing(schedule) or ([] if schedule is None else [schedule])).values())
+        one_or_none = [] if schedule is None else [schedule]
+        self.schedules = tuple(named(id, one_or_none if (given := as_listing(schedule)) is None else given).values())
         self.entries: tuple[Entry, ...] = ()
         self.units: dict[str, Unit] = {}
         self.committed = False
@@ -155,6 +156,12 @@ class Workflow:
     def graph_hash(self) -> str:
         """A short name of the graph's structure, code not included."""
         return hashlib.sha256(dumps(self.graph)).hexdigest()[:16]
+
+    @property
+    def declaration(self) -> str:
+        """A short name of what a worker declares by it: version, graph and schedules."""
+        schedules = {id: [c.expression, c.timezone, c.input, c.overlap] for id, c in self.schedules_by_id.items()}
+        return hashlib.sha256(dumps([self.version, self.graph, schedules])).hexdigest()[:16]
 
     def to_mermaid(self) -> str:
         """The graph as a Mermaid flowchart."""
