@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
 from noria.actor import parcels
@@ -46,7 +46,7 @@ class Peers:
         """The declarations of this workflow that other hosts have."""
         for answer in await self.broker.presence.gather(encode(self._word()), PATIENT_GATHER_SECONDS, EVERYBODY_ANSWERED):
             self._heard(decode(answer))
-        return {word.declared[workflow] for word in self._others.values() if workflow in word.declared}
+        return {d for word in self._others.values() for w, d in _declared(word) if w == workflow}
 
     async def open(self) -> None:
         """Answer from now on; greet the others, and hand on what dead ones left."""
@@ -63,7 +63,7 @@ class Peers:
         self.broker.presence.tell(encode(Word(self.id, leaves=True)))
 
     def _word(self) -> Word:
-        return Word(self.id, list(self.host.workflows), self.host.held(), declared=self._declared)
+        return Word(self.id, list(self.host.workflows), self.host.held(), declared=list(self._declared.values()))
 
     def _asked(self, question: bytes) -> bytes:
         if not question:
@@ -79,7 +79,7 @@ class Peers:
             self._others[word.host] = word
         now = self._others.get(word.host)
         for came_or_went in (before, now) if (before is None) != (now is None) else ():
-            if came_or_went is not None and any(self._declared.get(w, d) != d for w, d in came_or_went.declared.items()):
+            if came_or_went is not None and any(self._declared.get(w, d) != d for w, d in _declared(came_or_went)):
                 self.changed.set()
 
     # Looking after the next one -----------------------------------------------------------------------------------
@@ -192,3 +192,7 @@ class Peers:
             return envelopes.decode(await parcels.unpack(self.broker, entry.actor.tree, entry.body))
         except NoriaError:
             return None  # of a newer format, or broken: the lease decides
+
+
+def _declared(word: Word) -> Iterable[tuple[str, str]]:
+    return zip(word.workflows, word.declared, strict=False)  # an older build tells of none

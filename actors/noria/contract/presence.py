@@ -12,14 +12,14 @@ FORMAT = 1
 
 @dataclass(slots=True)
 class Word:
-    """A host's word: which workflows it hosts, and by which `Workflow.declaration`, the sequences of the commands that it
-    has in hand, and whether it leaves. Said in the name of a dead host by the one that missed it, then with `leaves`."""
+    """A host's word: which workflows it hosts, their `Workflow.declaration`s in the same order, the sequences of the commands
+    that it has in hand, and whether it leaves. Said in the name of a dead host by the one that missed it, then with `leaves`."""
 
     host: str
     workflows: list[str] = field(default_factory=list[str])
     held: list[int] = field(default_factory=list[int])
     leaves: bool = False
-    declared: dict[str, str] = field(default_factory=dict[str, str])
+    declared: list[str] = field(default_factory=list[str])
 
 
 def encode(word: Word) -> bytes:
