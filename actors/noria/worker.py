@@ -62,7 +62,7 @@ class Worker:
 
     async def _make_ready(self) -> None:
         broker = self.client.broker
-        await asyncio.gather(*(broker.catalogue.put(workflow.id, dumps(describe(workflow))) for workflow in self.workflows))
+        await asyncio.gather(*(broker.catalogue.put(workflow.id, describe_within(workflow, broker.inline_bytes)) for workflow in self.workflows))
         if self.steps:
             await self._steps.open()
         if self.runs:
@@ -91,6 +91,13 @@ class Worker:
         await asyncio.shield(asyncio.gather(*ends))
 
 
+def describe_within(workflow: Workflow, limit: int) -> bytes:
+    """The description as JSON, in so many bytes if it fits without the inputs of its steps."""
+    described = describe(workflow)
+    body = dumps(described)
+    return body if len(body) <= limit else dumps({**described, "inputs": {}})
+
+
 def describe(workflow: Workflow) -> dict[str, Any]:
     """What the catalogue holds of a workflow."""
     return {
@@ -102,7 +109,10 @@ def describe(workflow: Workflow) -> dict[str, Any]:
         "input": workflow.input_schema(),
         "checks_input": workflow.validate,
         "output": workflow.output_schema(),
+        "state": workflow.state_schema(),
+        "context": workflow.context.schema(),
         "resume": resume_schemas(workflow),
+        "inputs": input_schemas(workflow),
         "retention_seconds": workflow.retention_seconds,
     }
 
@@ -115,4 +125,15 @@ def resume_schemas(workflow: Workflow, above: str = "") -> dict[str, Any]:
             found.update(resume_schemas(unit, f"{above}{name}."))
         elif unit.resume:
             found[above + name] = unit.resume.schema()
+    return found
+
+
+def input_schemas(workflow: Workflow, above: str = "") -> dict[str, Any]:
+    """Schemas of the inputs that steps and nested workflows check, by dotted path; of a foreach's, of one item."""
+    found: dict[str, Any] = {}
+    for name, unit in workflow.units.items():
+        if workflow.validate and (isinstance(unit, Step) or unit.validate) and (schema := unit.input_schema()):
+            found[above + name] = schema
+        if isinstance(unit, Workflow):
+            found.update(input_schemas(unit, f"{above}{name}."))
     return found

@@ -13,6 +13,7 @@ import pytest
 from pydantic import BaseModel
 
 from noria import Context, InvalidInput, Noria, Workflow, WorkflowNotFound, step
+from noria.worker import describe_within
 
 
 class Order(BaseModel):
@@ -89,6 +90,88 @@ async def test_bad_resume_data_resumes_nothing(stranger: Noria, workflow: str, i
     result = await run.resume({"by": "me"})
     approved = {"by": "me", "level": "low"}
     assert result.unwrap() == ([approved] * 2 if workflow == "each" else approved)
+
+
+class Tally(BaseModel):
+    count: int
+    by: str = "nobody"
+
+
+class Caller(BaseModel):
+    tenant: str
+
+
+@step
+async def weigh(order: Order) -> int:
+    return order.count
+
+
+DEEP = Workflow("deep", input=Order).then(weigh.clone(id="inner")).commit()
+TYPED = (
+    Workflow("typed", state=Tally, context=Caller).then(approve).map(lambda prev: {"sku": "a"}, id="made").then(weigh)
+    .map(lambda prev: [{"sku": "a"}], id="listed").foreach(weigh.clone(id="each")).map(lambda prev: {"sku": "b"}, id="again").then(DEEP)
+).commit()  # fmt: skip
+LOOSE = Workflow("loose", state=Tally, context=Caller, validate=False).then(approve).then(weigh).commit()
+GOOD = {"state": {"count": 1}, "request_context": {"tenant": "acme"}}
+BAD_CALLS: list[tuple[str, dict[str, Any]]] = [
+    ("start", {"request_context": GOOD["request_context"], "state": {"count": "many"}}),
+    ("start", {"request_context": GOOD["request_context"], "state": {"by": "me"}}),
+    ("start", {"state": GOOD["state"]}),
+    ("start", {"state": GOOD["state"], "request_context": {"tenant": 5}}),
+    ("resume", {"data": {"by": "me"}, "request_context": {"tenant": None}}),
+    ("time_travel", {"step": "weigh", "input": {"count": 1}}),
+    ("time_travel", {"step": "weigh", "input": {"sku": "a", "count": "many", "due": "soon"}}),
+    ("time_travel", {"step": "each", "input": {"sku": "a"}}),
+    ("time_travel", {"step": "each", "input": [{"sku": "a"}, {"sku": 1}]}),
+    ("time_travel", {"step": "deep", "input": {}}),
+    ("time_travel", {"step": ["deep", "inner"], "input": {"sku": 7}}),
+    ("time_travel", {"step": "weigh", "input": {"sku": "a"}, "state": {"count": "x"}}),
+    ("time_travel", {"step": "weigh", "input": {"sku": "a"}, "request_context": {"tenant": 1}}),
+    ("fork", {"step": "weigh", "input": 3}),
+    ("fork", {"step": "weigh", "input": {"sku": "a"}, "state": {"count": None}}),
+]
+
+
+@pytest.mark.parametrize("via", ["streams", "api"])
+async def test_what_the_workflow_itself_would_refuse_is_refused_by_its_id(noria: Noria, server_url: str, via: str) -> None:
+    async with noria.worker(TYPED, LOOSE), Noria.connect(server_url, namespace=noria.namespace, via=via) as stranger:
+        assert (await stranger.create_run("typed", "r1").start(None, **GOOD)).status == "suspended"
+        for verb, given in BAD_CALLS:
+            errors: list[InvalidInput] = []
+            for client, flow in ((noria, TYPED), (stranger, "typed")):
+                run = client.create_run(flow, None if verb == "start" else "r1")
+                with pytest.raises(InvalidInput) as caught:
+                    await getattr(run, verb)(**given)
+                errors.append(caught.value)
+            first, second = ([line.partition(":")[0] for line in str(e).splitlines()] for e in errors)
+            assert first == second, (verb, given, *map(str, errors))  # what, and the fields
+            assert {e["loc"] for e in errors[0].errors()} == {e["loc"] for e in errors[1].errors()}, (verb, given)
+        record = await stranger.runs.get("r1")
+        assert record is not None and record.status == "suspended" and record.state["count"] == 1
+        assert (await stranger.runs.list()).total == 1
+
+
+@pytest.mark.parametrize("via", ["streams", "api"])
+async def test_what_fits_passes_by_its_id(noria: Noria, server_url: str, via: str) -> None:
+    async with noria.worker(TYPED, LOOSE), Noria.connect(server_url, namespace=noria.namespace, via=via) as stranger:
+        run = stranger.create_run("typed")
+        assert (await run.start(None, **GOOD)).status == "suspended"
+        assert (await run.resume({"by": "me"}, request_context={"tenant": "other"})).result == 1
+        moved = await run.time_travel("each", input=[{"sku": "a", "count": "2"}], state={"by": "me"})
+        assert (moved.steps["each"].output, moved.state) == ([2], {"count": 1, "by": "me"})
+        assert (await run.time_travel(["deep", "inner"], input={"sku": "a", "count": 5})).result == 5
+        never = stranger.create_run("typed")
+        assert (await never.time_travel("weigh", input={"sku": "a"}, state={"by": "me"})).result == 1
+        loose = stranger.create_run("loose")
+        assert (await loose.start(None, state={"count": "x"})).status == "suspended"
+        assert (await loose.time_travel("weigh", input=3, request_context={"n": 1})).status == "failed"  # the step itself: 3 has no count
+
+
+def test_a_description_that_is_too_large_leaves_the_inputs_out() -> None:
+    whole = describe_within(TYPED, 1 << 20)
+    assert b'"deep.inner":' in whole and b'"Tally"' in whole
+    less = describe_within(TYPED, len(whole) - 1)
+    assert b'"inputs":{}' in less and b'"Tally"' in less
 
 
 async def test_what_was_read_earlier_refuses_nothing(noria: Noria, server_url: str) -> None:

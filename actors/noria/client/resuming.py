@@ -63,7 +63,7 @@ class Resuming:
             if joined is None:
                 raise
             return joined
-        self._check_context(tree)
+        await self._check_context(tree)
         while True:
             value = await self._checked(tree, [t.place for t in mine])
             try:
@@ -122,10 +122,14 @@ class Resuming:
         values = [step.parse_resume(self._data)[1] for step in self._steps_at(self._workflow, places)]
         return values[0] if len(values) == 1 else self._data
 
-    def _check_context(self, tree: Tree) -> None:
+    async def _check_context(self, tree: Tree) -> None:
         """Raises InvalidInput when the request context that the run would have is not as its workflow declares it."""
-        if self._context and self._workflow is not None and self._workflow.validate:
-            self._workflow.parse_context({**live(tree.context), **self._context})
+        if self._context:
+            context = {**live(tree.context), **self._context}
+            if self._workflow is None:
+                await self._noria.workflows.catalogued.check_context(self._key.workflow, tree.version, context)
+            elif self._workflow.validate:
+                self._workflow.parse_context(context)
 
     @staticmethod
     def _steps_at(workflow: Workflow, places: Sequence[Place]) -> list[Step]:

@@ -119,7 +119,7 @@ class Run:
                         given = {**given, **plain(workflow.parse_state(given))}
                     carried = workflow.parse_context(carried)
             else:
-                await self._noria.workflows.catalogued.check_input(self.workflow_id, data)
+                await self._noria.workflows.catalogued.check_start(self.workflow_id, data, None if state is None else given, carried)
             version = workflow.version if workflow is not None else "1"
             with self._noria.traced("start", self._key, traceparent) as traced:
                 start = commands.Start(self.request_id or ids.run_id(), now(), data, self.resource_id, given, carried, per_step, version, traced)

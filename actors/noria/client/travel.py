@@ -11,10 +11,12 @@ from noria import ids
 from noria.actor import parcels
 from noria.actor.load import load
 from noria.client.again import sent_before
+from noria.client.catalogued import items_of, units_of
 from noria.clock import now
 from noria.contract import commands
 from noria.contract.values import as_dict, as_listing, dumps, loads, plain
 from noria.errors import InvalidInput, RunAlreadyStarted, RunNotFound, RunStillActive, StepNotFound, choices
+from noria.machine.state import Tree, live
 from noria.machine.view import is_active, status
 from noria.ports import ActorKey, Refused, RunKey
 from noria.workflow.builder import Workflow
@@ -38,6 +40,8 @@ class Journey:
         self._target, self._context, self._input, self._resource_id = step_path(step), context or {}, plain(input), resource_id
         self._resume, self._state, self._carried, self._per_step = plain(resume), plain(state or {}), plain(request_context or {}), per_step
         self._sequence, self._of, self._request_id = 0, None, request_id
+        self._workflow: Workflow | None = None
+        self._from = Tree()  # of the run that it is a fork of
 
     async def __call__(self) -> int:
         if not self._sequence:
@@ -47,13 +51,17 @@ class Journey:
     async def _command(self) -> commands.TimeTravel:
         """The command. Raises WorkflowNotFound, WorkflowNotCommitted, StepNotFound or InvalidInput; RunNotFound of a fork."""
         await self._broker.provision()
-        workflow = await self._known()
+        workflow = self._workflow = await self._known()
         graph = workflow.graph if workflow is not None else (await self._noria.workflows.get(self._key.workflow) or {})["graph"]
         check_target(graph, self._target)
         records = {".".join(path := step_path(step)): _record(path, given) for step, given in self._context.items()}
         for step in records:
             check_target(graph, tuple(step.split(".")))
-        given = self._input if workflow is None or self._input is None else _checked(workflow, self._target, self._input)
+        given = self._input
+        if given is not None and workflow is not None:
+            given = _checked(workflow, self._target, given)
+        elif given is not None:
+            await self._noria.workflows.catalogued.check_step_input(self._key.workflow, self._target, given)
         command = commands.TimeTravel(
             self._request_id or ids.run_id(), now(), list(self._target), given, self._resume, records, self._state, self._carried, self._per_step,
             self._resource_id, workflow.version if workflow is not None else str(graph["version"]),
@@ -62,7 +70,7 @@ class Journey:
             origin = await load(self._broker, ActorKey(*self._origin))
             if not origin.tree.root.started:
                 raise RunNotFound(f"there is no run {self._origin.run!r} of workflow {self._origin.workflow!r} to fork")
-            command.origin, self._of = loads(dumps(origin.tree.dump())), origin.tree.traceparent
+            command.origin, self._of, self._from = loads(dumps(origin.tree.dump())), origin.tree.traceparent, origin.tree
             command.resource_id = self._resource_id or origin.tree.resource_id
         return command
 
@@ -87,6 +95,7 @@ class Journey:
                 raise RunStillActive(f"run {self._key.run!r} is {status(loaded.tree)}: a run travels when it rests or ended; wait, or cancel it")
             if loaded.tree.root.started:
                 of = loaded.tree.traceparent or ""
+            await self._check_carried(loaded.tree, command)
             try:
                 with self._noria.traced(verb, self._key, of=of) as command.traceparent:
                     body = await parcels.pack(self._broker, self._key, commands.encode(command))
@@ -95,6 +104,19 @@ class Journey:
                 continue
             self._broker.news.nudge(self._key, "client")
             return sequence
+
+    async def _check_carried(self, tree: Tree, command: commands.TimeTravel) -> None:
+        """Raises InvalidInput when the state or request context that the run would have is not as its workflow declares it."""
+        before, catalogued, id = tree if self._origin is None else self._from, self._noria.workflows.catalogued, self._key.workflow
+        state, context = {**live(before.state), **self._state}, {**live(before.context), **self._carried}
+        if self._state and self._workflow is None:
+            await catalogued.check_state(id, state, self._state)
+        elif self._state and self._workflow is not None and self._workflow.validate:
+            self._workflow.check_state(state, self._state)
+        if self._carried and self._workflow is None:
+            await catalogued.check_context(id, command.version, context)
+        elif self._carried and self._workflow is not None and self._workflow.validate:
+            self._workflow.parse_context(context)
 
     async def _is_mine(self, body: bytes, command: commands.TimeTravel) -> bool:
         """Whether the command under way is the same as ours: then its outcome is."""
@@ -113,26 +135,17 @@ def step_path(step: Any) -> tuple[str, ...]:
 
 def check_target(graph: dict[str, Any], target: tuple[str, ...]) -> None:
     """Raises StepNotFound with the steps that the graph has."""
-    units = _units(graph)
+    units = units_of(graph)
     for name in target:
         if name not in units:
             there = choices(sorted(_paths(graph)))
             raise StepNotFound(f"workflow {graph['id']!r} has no step {'.'.join(target)!r}; there are {there}")
-        units = _units(units[name])
-
-
-def _units(graph: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The steps and nested workflows of a graph's description, by id."""
-    found: dict[str, dict[str, Any]] = {}
-    for entry in graph.get("entries", ()):
-        units = [entry["unit"]] if "unit" in entry else entry.get("units") or [arm["unit"] for arm in entry.get("arms", ())]
-        found.update({unit["id"]: unit for unit in units or [entry]})
-    return found
+        units = units_of(units[name][0])
 
 
 def _paths(graph: dict[str, Any], prefix: str = "") -> list[str]:
-    units = _units(graph)
-    return [p for name, unit in units.items() for p in (prefix + name, *_paths(unit, f"{prefix}{name}."))]
+    units = units_of(graph)
+    return [p for name, (unit, _) in units.items() for p in (prefix + name, *_paths(unit, f"{prefix}{name}."))]
 
 
 def _checked(workflow: Workflow, target: tuple[str, ...], given: Any) -> Any:
@@ -145,9 +158,7 @@ def _checked(workflow: Workflow, target: tuple[str, ...], given: Any) -> Any:
     if unit is None or not workflow.validate:
         return given
     if any(isinstance(entry, ForeachEntry) and entry.id == unit.id for entry in workflow.entries):
-        if (items := as_listing(given)) is None:
-            raise InvalidInput(f"Invalid input data: step {unit.id!r} is a foreach and takes a list, not {type(given).__name__}")
-        return [_parsed(unit, item) for item in items]
+        return [_parsed(unit, item) for item in items_of(unit.id, given)]
     return _parsed(unit, given)
 
 

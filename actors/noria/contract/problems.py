@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import date, datetime, time, timedelta
 from functools import cache
 from typing import Any
@@ -39,13 +39,13 @@ def validation_error(problems: list[dict[str, Any]]) -> ValidationError:
     return ValidationError.from_exception_data("input", details)
 
 
-def check_schema(what: str, schema: dict[str, Any], data: Any) -> None:
+def check_schema(what: str, schema: dict[str, Any], data: Any, changed: Collection[str] | None = None) -> None:
     """Raises InvalidInput for JSON data that does not fit, `what` and the fields in its words. Scalars are taken as
-    leniently as pydantic takes them: a number or a time may come as text."""
+    leniently as pydantic takes them: a number or a time may come as text. With `changed` only where one of these keys is why."""
     if not schema:
         return
     problems = {(str(p["loc"]), p["msg"]): p for error in _validator()(schema).iter_errors(data) for p in _problems(error)}
-    if problems:
+    if any(changed is None or not p["loc"] or p["loc"][0] in changed for p in problems.values()):
         raise invalid(what, validation_error(list(problems.values())))
 
 

@@ -304,8 +304,9 @@ class Slip(Closed):
 
 
 class Catalogued(BaseModel):
-    """What is known of a registered workflow. `input`, `output` and those of `resume`, by the dotted paths of steps, are
-    JSON Schemas; `checks_input`: whether what does not fit `input` is refused."""
+    """What is known of a registered workflow. `input`, `output`, `state`, `context` and those of `inputs` and `resume`, by the
+    dotted paths of steps, are JSON Schemas; `inputs` is left out where it would be too large. `checks_input`: whether what
+    does not fit `input`, `state` or `context` is refused."""
 
     id: str
     version: str
@@ -315,5 +316,8 @@ class Catalogued(BaseModel):
     input: Any
     checks_input: bool = True
     output: Any
+    state: Any = {}
+    context: Any = {}
     resume: dict[str, Any] = {}
+    inputs: dict[str, Any] = {}
     retention_seconds: float | None
