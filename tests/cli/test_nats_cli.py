@@ -36,7 +36,7 @@ async def approve(receipt: dict[str, Any], ctx: Context) -> dict[str, Any]:
     return {**receipt, "approved_by": ctx.resume_data["by"]}
 
 
-order = Workflow("order").then(charge).then(approve).commit()
+order = Workflow("order").then(charge).sleep(lambda receipt: 3600 if receipt["amount"] > 100 else 0).then(approve).commit()
 
 # a part of the command -> what its output holds
 EXPECTED = {
@@ -60,8 +60,8 @@ EXPECTED = {
     "service ls": "noria",
     "service stats noria": "resume",
     "sub 'noria.dead.>'": "Noria-Reason",
-    "stream ls": "NORIA_RUNS",
-    "stream subjects NORIA_RUNS": "",
+    "stream ls": "KV_noria-runs",
+    "stream subjects NORIA_RUNS": "noria.timer.order.r9._.sleep-1",
     "backup account": "NORIA_RUNS",
     "backup restore account": 'Restored stream "NORIA_RUNS"',
 }
@@ -113,6 +113,7 @@ async def test_every_command_does_what_the_document_says(tmp_path: Path) -> None
         async with Noria.connect(server.url) as noria:
             async with noria.worker(order):
                 await noria.broker.triggers.bury("trigger", "order", b"garbage", {}, "not a CloudEvent")
+                await noria.create_run(order, "r9").start_async({"quantity": 9})  # sleeps
                 for command in COMMANDS[:-2]:
                     await cli.check(command)
                 parked = noria.create_run(order, "r3")
