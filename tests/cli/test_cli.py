@@ -17,13 +17,17 @@ from noria.ports import Trigger
 ROOT = Path(__file__).parents[2]
 NORIA = [sys.executable, "-c", "from noria.cli.main import main; main()"]
 FLOW = """
-from noria import Context, Workflow, step
+from noria import Context, Tripwire, Workflow, step
+@step
+async def guard(x: int) -> None:
+    raise Tripwire("not [so]")
 @step
 async def ask(x: int, ctx: Context) -> int:
     if x < 0:
         raise ValueError("negative")
     return x if ctx.resume_data is None and x else ctx.suspend({"need": "a number"}) if ctx.resume_data is None else ctx.resume_data
 flow = Workflow("asks", input=int).then(ask).commit()
+trips = Workflow("trips").then(guard).commit()
 """
 
 
@@ -51,7 +55,10 @@ def test_exit_codes(tmp_path: Path) -> None:
     assert bad.returncode == 2 and "sku" in bad.stderr
     missing = cli("run", "examples/order.py:nothing")
     assert missing.returncode == 2 and "'order'" in missing.stderr
-    assert cli("runs", "list", "--server", "nats://127.0.0.1:1").returncode == 3
+    nobody = cli("runs", "list", "--server", "nats://127.0.0.1:1")
+    assert nobody.returncode == 3 and "127.0.0.1:1: [Errno " in nobody.stderr
+    tripped = cli("run", f"{flow}:trips", "--input", "1")
+    assert tripped.returncode == 1 and "guard: not [so]" in tripped.stdout, tripped.stdout
     waiting = cli("run", f"{flow}:flow", "--input", "0", "--json")
     assert waiting.returncode == 4 and json.loads(waiting.stdout)["suspended"][0]["payload"] == {"need": "a number"}
 
@@ -84,6 +91,9 @@ def test_operating_on_a_server(server_url: str, tmp_path: Path) -> None:
     assert json.loads(cli("runs", "show", "r1", "--json", *place).stdout)["steps"]["ask"]["status"] == "suspended"
     assert "asks" in cli("workflows", "list", *place).stdout
     assert json.loads(cli("workflows", "show", "asks", "--json", *place).stdout)["graph"]["id"] == "asks"
+    assert cli("workflows", "graph", "asks", *place).stdout == cli("workflows", "graph", f"{flow}:flow").stdout
+    unknown = cli("workflows", "graph", "nothing", *place)
+    assert unknown.returncode == 2 and "noria workflows list" in unknown.stderr
     worker = subprocess.Popen([*NORIA, "worker", f"{flow}:flow", *place], stderr=subprocess.PIPE, text=True)
     try:
         assert worker.stderr is not None and "hosting asks" in worker.stderr.readline()

@@ -112,6 +112,12 @@ class Connection:
     def _guarded(self) -> bool:
         return bool(self.client._server_info.get("auth_required"))  # pyright: ignore[reportPrivateUsage]
 
+    @property
+    def server(self) -> str:
+        """The server and where it is, for people."""
+        version = self.client.connected_server_version
+        return f"nats-server {version.major}.{version.minor}.{version.patch} at {self.shown}"
+
     def deny(self, words: str) -> None:
         """The server refused something; it only says so on the side. Whoever waits for it is told."""
         found = REFUSAL.search(words)

@@ -21,12 +21,15 @@ FOR_EVER: dict[str, Any] = {"allow_reconnect": True, "max_reconnect_attempts": -
 async def open_connection(url: str, **options: Any) -> Connection:
     """Connect. Raises BrokerUnavailable when nobody is there, NoriaError when the server is too old."""
     connection: Connection | None = None
+    last: Exception | None = None  # why the latest try failed: nats-py goes on to try until the time is up
 
     async def reconnected() -> None:
         for callback in connection.on_reconnect if connection is not None else ():
             callback()
 
     async def failed(error: Exception) -> None:
+        nonlocal last
+        last = error
         if connection is not None:
             connection.deny(str(error))
         log.debug("nats: %s", error)
@@ -37,12 +40,13 @@ async def open_connection(url: str, **options: Any) -> Connection:
         async with asyncio.timeout(timeout):
             client = await _connected(url, settings, timeout)
     except (OSError, TimeoutError, NatsError) as error:
-        reason = error or type(error).__name__
+        reason = str(last or error) or type(error).__name__
         raise BrokerUnavailable(f"cannot connect to NATS at {shown(url)}: {reason}. Start a server, or give its address") from error
     version = client.connected_server_version
     if (version.major, version.minor) < OLDEST_SERVER:
         await client.close()
-        raise NoriaError(f"nats-server {version} at {shown(url)} is too old: Noria needs {OLDEST_SERVER[0]}.{OLDEST_SERVER[1]} or newer (schedules)")
+        found, needed = f"{version.major}.{version.minor}", "{}.{}".format(*OLDEST_SERVER)
+        raise NoriaError(f"nats-server {found} at {shown(url)} is too old: Noria needs {needed} or newer (schedules)")
     connection = Connection(client, url, js)
     await connection.start()
     return connection

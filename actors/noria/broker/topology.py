@@ -88,7 +88,7 @@ class Topology:
         return lines
 
     async def check(self) -> list[tuple[str, bool, str]]:
-        found = [("server", True, f"nats-server {self.connection.client.connected_server_version} at {self.connection.shown}")]
+        found = [("server", True, self.connection.server)]
         enabled = "error" not in await self.connection.api("INFO")
         found.append(("jetstream", enabled, "enabled" if enabled else "not enabled: start the server with -js"))
         for wanted in streams(self.subjects, self.replicas) if enabled else ():

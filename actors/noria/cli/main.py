@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,8 +15,9 @@ from noria.cli.output import err, out, print_json, print_result
 from noria.cli.progress import Progress
 from noria.cli.session import EXIT_OF_STATUS, FAILED, SUCCESS, VIA, AsJson, Namespace, Server, connected, execute, load_workflow, read_json
 from noria.contract.results import RunResult
-from noria.errors import InvalidInput, NoriaError
+from noria.errors import InvalidInput, WorkflowNotFound
 from noria.telemetry.export import export
+from noria.workflow.diagram import mermaid
 
 app = typer.Typer(name="noria", help="Durable workflows on NATS.", no_args_is_help=True, pretty_exceptions_enable=False)
 workflows = typer.Typer(help="Workflows that were registered.", no_args_is_help=True)
@@ -29,6 +30,7 @@ app.add_typer(schemas.app, name="schemas")
 
 app.command()(dev)
 
+OneWorkflow = Annotated[str, typer.Argument(help="MODULE:ATTR, FILE.py:ATTR, or the id of a registered workflow")]
 Targets = Annotated[list[str], typer.Argument(help="MODULE:ATTR or FILE.py:ATTR")]
 
 
@@ -50,7 +52,7 @@ def root(
 
 @app.command()
 def run(
-    workflow: Annotated[str, typer.Argument(help="MODULE:ATTR, FILE.py:ATTR, or the id of a registered workflow")],
+    workflow: OneWorkflow,
     input: Annotated[str | None, typer.Option("--input", "-i", help="JSON, @FILE, or - for stdin")] = None,
     run_id: Annotated[str | None, typer.Option(help="Run id; made up without.")] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds to wait.")] = None,
@@ -144,22 +146,24 @@ def list_workflows(server: Server = None, namespace: Namespace = "noria", json: 
 def show_workflow(workflow: str, server: Server = None, namespace: Namespace = "noria", json: AsJson = False) -> None:
     """Graph, schemas and version: JSON with and without --json."""
 
-    async def work() -> None:
-        async with connected(server, namespace) as noria:
-            found = await noria.workflows.get(workflow)
-        if found is None:
-            raise NoriaError(f"there is no workflow {workflow!r}: noria workflows list")
-        print_json(found)
-
-    execute(work())
+    print_json(execute(_registered(workflow, server, namespace)))
 
 
 @workflows.command("graph")
-def graph(target: Annotated[str, typer.Argument(help="MODULE:ATTR or FILE.py:ATTR")], json: AsJson = False) -> None:
+def graph(workflow: OneWorkflow, server: Server = None, namespace: Namespace = "noria", json: AsJson = False) -> None:
     """The graph as Mermaid text, or as JSON."""
 
     async def work() -> None:
-        found = load_workflow(target)
-        print_json(found.graph) if json else typer.echo(found.to_mermaid())
+        found = load_workflow(workflow).graph if ":" in workflow else (await _registered(workflow, server, namespace))["graph"]
+        print_json(found) if json else typer.echo(mermaid(found))
 
     execute(work())
+
+
+async def _registered(id: str, server: str | None, namespace: str) -> dict[str, Any]:
+    """What the catalogue holds of a workflow. Raises WorkflowNotFound."""
+    async with connected(server, namespace) as noria:
+        found = await noria.workflows.get(id)
+    if found is None:
+        raise WorkflowNotFound(f"there is no workflow {id!r}: noria workflows list")
+    return found

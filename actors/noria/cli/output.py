@@ -56,6 +56,8 @@ def print_result(result: RunResult) -> None:
     out.print(f"run {result.run_id}: {coloured(result.status)}", highlight=False)
     if result.error is not None:
         out.print(f"  {result.error.type}: {result.error.message}", markup=False)
+    if result.tripwire is not None:
+        out.print(f"  {result.tripwire.step}: {result.tripwire.reason}", markup=False)
     if result.status == "success":
         out.print_json(json.dumps(to_json(result.result)))
     for suspension in result.suspended:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable
 from time import monotonic
+from typing import Any
 
 from rich.live import Live
 from rich.table import Table
@@ -35,7 +36,7 @@ class Progress:
         elif event.type == "workflow-step-progress":
             row[2] = f"{event.data['completed']} of {event.data['total']}"
         elif event.type == "workflow-step-result":
-            row[0], row[2] = event.data["status"], short(event.data.get("output", event.data.get("error")), 60)
+            row[0], row[2] = event.data["status"], _outcome(event.data)
         elif event.type in ("workflow-step-suspended", "workflow-step-waiting"):
             row[0] = event.type.rpartition("-")[2]
         row[1] = f"{monotonic() - self._began.get(event.step, monotonic()):.2f} s"
@@ -45,3 +46,10 @@ class Progress:
         for name, (status, spent, output) in self._steps.items():
             table.add_row(name, coloured(status), spent, output)
         return table
+
+
+def _outcome(data: dict[str, Any]) -> str:
+    """What came of a step, or why nothing did."""
+    if "error" in data:
+        return short(data["error"]["message"], 60)
+    return short(data["tripwire"]["reason"] if "tripwire" in data else data.get("output"), 60)

@@ -165,7 +165,7 @@ class Workflow:
 
     def to_mermaid(self) -> str:
         """The graph as a Mermaid flowchart."""
-        return diagram.mermaid(self)
+        return diagram.mermaid(self.graph)
 
     def input_schema(self) -> dict[str, Any]:
         return self.input.schema()

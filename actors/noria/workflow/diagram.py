@@ -42,47 +42,47 @@ def _entry(entry: Entry) -> dict[str, Any]:
             return {"kind": "sleep_until" if entry.until else "sleep", "id": entry.id, "duration": fixed}
 
 
-def mermaid(workflow: Workflow) -> str:
-    """A Mermaid flowchart, top down."""
+def mermaid(graph: dict[str, Any]) -> str:
+    """A Mermaid flowchart of what `describe` gives, top down."""
     lines = ["flowchart TD", "  start([start])"]
-    last = _draw(workflow, "", ["start"], lines, "  ")
+    last = _draw(graph, "", ["start"], lines, "  ")
     lines.append("  finish([finish])")
     lines += [f"  {node} --> finish" for node in last]
     return "\n".join(lines)
 
 
-def _draw(workflow: Workflow, prefix: str, before: list[str], lines: list[str], pad: str) -> list[str]:
-    for entry in workflow.entries:
+def _draw(graph: dict[str, Any], prefix: str, before: list[str], lines: list[str], pad: str) -> list[str]:
+    for entry in graph["entries"]:
         before = _draw_entry(entry, prefix, before, lines, pad)
     return before
 
 
-def _draw_entry(entry: Entry, prefix: str, before: list[str], lines: list[str], pad: str) -> list[str]:
-    match entry:
-        case MapEntry():
-            return _node(prefix + entry.id, f"[/{entry.id}/]", before, lines, pad)
-        case SleepEntry():
-            return _node(prefix + entry.id, f"(({entry.id}))", before, lines, pad)
-        case ThenEntry():
-            return _draw_unit(entry.unit, prefix, before, lines, pad)
-        case ParallelEntry():
-            return [end for m in entry.members for end in _draw_unit(m, prefix, before, lines, pad)]
-        case BranchEntry():
-            fork = _node(prefix + entry.id, f"{{{entry.id}}}", before, lines, pad)
-            return [end for m in entry.members for end in _draw_unit(m, prefix, fork, lines, pad)]
-        case ForeachEntry() | LoopEntry():
-            label = "for each" if isinstance(entry, ForeachEntry) else "until" if entry.until else "while"
-            ends = _draw_unit(entry.unit, prefix, before, lines, pad)
-            lines.extend(f"{pad}{end} -->|{label}| {_id(prefix + entry.id)}" for end in ends)
+def _draw_entry(entry: dict[str, Any], prefix: str, before: list[str], lines: list[str], pad: str) -> list[str]:
+    id: str = entry["id"]
+    match entry["kind"]:
+        case "map":
+            return _node(prefix + id, f"[/{id}/]", before, lines, pad)
+        case "sleep" | "sleep_until":
+            return _node(prefix + id, f"(({id}))", before, lines, pad)
+        case "parallel":
+            return [end for unit in entry["units"] for end in _draw_unit(unit, prefix, before, lines, pad)]
+        case "branch":
+            fork = _node(prefix + id, f"{{{id}}}", before, lines, pad)
+            return [end for arm in entry["arms"] for end in _draw_unit(arm["unit"], prefix, fork, lines, pad)]
+        case kind:
+            ends = _draw_unit(entry["unit"], prefix, before, lines, pad)
+            again = {"foreach": "for each", "do_until": "until", "do_while": "while"}.get(kind)
+            lines.extend(f"{pad}{end} -->|{again}| {_id(prefix + id)}" for end in ends if again is not None)
             return ends
 
 
-def _draw_unit(unit: Unit, prefix: str, before: list[str], lines: list[str], pad: str) -> list[str]:
-    if isinstance(unit, Step):
-        return _node(prefix + unit.id, f"[{unit.id}]", before, lines, pad)
-    door = _node(prefix + unit.id, f"[[{unit.id}]]", before, lines, pad)
-    lines.append(f"{pad}subgraph {_id(prefix + unit.id)}_inside [{unit.id}]")
-    ends = _draw(unit, f"{prefix}{unit.id}.", door, lines, pad + "  ")
+def _draw_unit(unit: dict[str, Any], prefix: str, before: list[str], lines: list[str], pad: str) -> list[str]:
+    id: str = unit["id"]
+    if unit["kind"] == "step":
+        return _node(prefix + id, f"[{id}]", before, lines, pad)
+    door = _node(prefix + id, f"[[{id}]]", before, lines, pad)
+    lines.append(f"{pad}subgraph {_id(prefix + id)}_inside [{id}]")
+    ends = _draw(unit, f"{prefix}{id}.", door, lines, pad + "  ")
     lines.append(f"{pad}end")
     return ends
 
