@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from noria import Context, Noria, NoWorker, RunResult, Workflow, computed, step, template
+from noria import Context, Noria, NoWorker, RunResult, Tripwire, TripwireInfo, Workflow, computed, step, template
 
 
 @step
@@ -92,6 +92,52 @@ async def test_a_template_renders_objects_as_readable_json(noria: Noria) -> None
     flow = Workflow("rendered").map({"text": template("${input.name}: ${input.more}")}).commit()
     async with noria.worker(flow):
         assert (await noria.run(flow, {"name": "Zoë", "more": {"é": [1, True, None]}})).result == {"text": 'Zoë: {"é": [1, true, null]}'}
+
+
+async def test_a_tripwire_ends_the_run_wherever_it_is_raised(noria: Noria) -> None:
+    def trip(x: Any) -> Any:
+        raise Tripwire("stop", metadata={"x": x})
+
+    flows = [
+        Workflow("in-a-mapping").map(trip, id="m").then(same),
+        Workflow("in-a-source").map({"x": computed(trip)}, id="m").then(same),
+        Workflow("in-a-condition").branch((trip, same)),
+        Workflow("in-a-loop").do_until(same, trip).then(add),
+        Workflow("in-a-sleep").sleep(trip).then(same),
+        Workflow("tolerated").parallel(same, step(trip, id="t"), allow_failure=True).then(add),
+    ]
+    steps = ["m", "m", "branch-0", "same", "sleep-0", "t"]
+    async with noria.worker(*flows):
+        for flow, id in zip(flows, steps, strict=True):
+            result = await noria.run(flow, 1)
+            assert (result.status, result.error, result.tripwire) == ("tripwire", None, TripwireInfo("stop", False, {"x": 1}, id)), flow
+            assert "add" not in result.steps
+
+
+async def test_a_mapping_that_bails_keeps_what_it_wrote(noria: Noria) -> None:
+    def leave(x: Any, ctx: Context) -> Any:
+        ctx.set_state(left=True)
+        ctx.bail(x)
+
+    flow = Workflow("leaves").map(leave).then(add).commit()
+    async with noria.worker(flow):
+        result = await noria.run(flow, 1)
+    assert (result.result, result.state, list(result.steps)) == (1, {"left": True}, ["mapping-0"])
+
+
+async def test_an_error_without_words_fails_its_step(noria: Noria) -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise OSError("no words")
+
+    @step
+    def mute() -> None:
+        raise Mute
+
+    flow = Workflow("mute").then(mute).commit()
+    async with noria.worker(flow):
+        error = (await noria.run(flow, timeout=20)).error
+    assert error is not None and (error.type, error.message) == ("Mute", "Mute")
 
 
 async def test_a_cancel_that_comes_together_with_the_servers_answer_is_not_lost(noria: Noria) -> None:

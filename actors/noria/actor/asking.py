@@ -6,11 +6,12 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
+from noria.actor.failures import failure
 from noria.actor.handlers import LiveContext, call
 from noria.actor.perform import ENGINE
 from noria.clock import now
 from noria.contract.facts import Answered, Finished
-from noria.contract.values import error_info, plain
+from noria.contract.values import plain
 from noria.machine.state import Actor
 from noria.machine.tasks import Ask
 from noria.workflow.builder import Workflow
@@ -34,9 +35,7 @@ async def ask(activation: Activation, actor: Actor, task: Ask) -> None:
     except ENGINE:
         raise
     except Exception as error:
-        info = error_info(error)
-        info["message"] = f"condition of {entry.id!r}: {info['message']}"
-        await activation.record(actor, [Finished("failed", now(), error=info)])
+        await activation.record(actor, [Finished(ended_at=now(), **failure(error, entry.id, f"condition of {entry.id!r}"))])
     else:
         again = isinstance(entry, LoopEntry) and not isinstance(entry.unit, Step) and value != entry.until
         await _keep(activation, actor, Answered(task.key, value, actor.life(entry.id) + 1 if again else 0, now()))

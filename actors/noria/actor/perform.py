@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from noria.actor.elsewhere import NoHandler
 from noria.actor.endings import arm_expiry
+from noria.actor.failures import failure
 from noria.actor.handlers import LiveContext, call, call_step
 from noria.actor.journal import Fenced
 from noria.actor.notices import Notice
@@ -19,7 +20,7 @@ from noria.contract.calls import HandlerFailed
 from noria.contract.envelopes import iso
 from noria.contract.facts import Fact, Finished, Rested, StepEnded, StepSuspended, StepWaiting, Writes
 from noria.contract.typed import is_time
-from noria.contract.values import error_info, plain
+from noria.contract.values import plain
 from noria.errors import BrokerUnavailable, InvalidInput, LimitExceeded, NonRetryable, Tripwire
 from noria.limits import LINGER_SECONDS, NO_HANDLER_PAUSES
 from noria.machine.state import Actor, live, place
@@ -57,8 +58,9 @@ async def run_step(activation: Activation, actor: Actor, task: RunStep) -> None:
         elif isinstance(outcome, Exception):
             pause = None if _final(outcome, retry, fact.made) else retry.pause(fact.made, fraction())
             if pause is None:
-                log.error("step %r of run %s failed: %s: %s", step.id, activation.key.run, type(outcome).__name__, outcome)
-                outcome = fact.failed(outcome)
+                name, outcome = type(outcome).__name__, fact.failed(outcome)
+                why = outcome.tripwire["reason"] if outcome.tripwire is not None else (outcome.error or {}).get("message")
+                log.error("step %r of run %s failed: %s: %s", step.id, activation.key.run, name, why)
             elif pause <= LINGER_SECONDS:
                 fact.tell_beginning()
                 await asyncio.sleep(pause)
@@ -115,10 +117,7 @@ class _Attempts:
         return StepEnded(status=status, ended_at=now(), **self._common(), **more)
 
     def failed(self, error: Exception) -> StepEnded:
-        if isinstance(error, Tripwire):
-            info = {"reason": error.reason, "retry": error.retry, "metadata": plain(error.metadata), "step": self.task.step.id}
-            return self.ended("tripwire", tripwire=info)
-        return self.ended("failed", error=error_info(error))
+        return self.ended(**failure(error, self.task.step.id))
 
     def suspended(self, signal: SuspendSignal, context: LiveContext) -> StepSuspended:
         return StepSuspended(
@@ -269,7 +268,7 @@ async def run_mapping(activation: Activation, actor: Actor, task: RunMapping) ->
         output = await (work if activation.stretch is None else activation.stretch.evaluation("mapping", entry.id, actor.path, work))
         fact = StepEnded(entry.id, "success", started_at, now(), plain(output), writes=context.writes(), counts=False)
     except BailSignal as signal:
-        fact = StepEnded(entry.id, "success", started_at, now(), signal.result, bail=True, counts=False)
+        fact = StepEnded(entry.id, "success", started_at, now(), signal.result, writes=context.writes(), bail=True, counts=False)
     except (asyncio.CancelledError, *ENGINE):
         notice.tell()
         raise
@@ -285,14 +284,12 @@ async def run_mapping(activation: Activation, actor: Actor, task: RunMapping) ->
 
 
 def _failed_mapping(entry: MapEntry, started_at: float, error: Exception) -> StepEnded:
-    info = error_info(error)
-    info["message"] = f"mapping {entry.id!r}: {info['message']}"
-    return StepEnded(entry.id, "failed", started_at, now(), error=info, counts=False)
+    return StepEnded(entry.id, started_at=started_at, ended_at=now(), counts=False, **failure(error, entry.id, f"mapping {entry.id!r}"))
 
 
 def _with_end(fact: StepEnded, final: bool) -> list[Fact]:
     if fact.status != "success":
-        return [fact, Finished(fact.status, fact.ended_at, error=fact.error)]
+        return [fact, Finished(fact.status, fact.ended_at, error=fact.error, tripwire=fact.tripwire)]
     return [fact, Finished("success", fact.ended_at)] if final or fact.bail else [fact]
 
 
@@ -317,9 +314,8 @@ async def run_sleep(activation: Activation, actor: Actor, task: RunSleep) -> Non
         except ENGINE:
             raise
         except Exception as error:
-            info = error_info(error)
-            info["message"] = f"sleep {entry.id!r}: {info['message']}"
-            fact = StepEnded(entry.id, "failed", started_at, now(), error=info, counts=False)
+            why = failure(error, entry.id, f"sleep {entry.id!r}")
+            fact = StepEnded(entry.id, started_at=started_at, ended_at=now(), counts=False, **why)
             return await activation.record(actor, _with_end(fact, task.final))
         if until - started_at > LINGER_SECONDS:
             if not await set_timer(activation, actor, entry.id, until):

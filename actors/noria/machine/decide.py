@@ -180,7 +180,7 @@ def _block(
         return RunChildren(entry, segments, limit)
     children = [c for c in found if c is not None]
     tolerant = isinstance(entry, ParallelEntry) and entry.allow_failure
-    bad = None if tolerant else next((c for c in children if c.status in ("failed", "tripwire")), None)
+    bad = next((c for c in children if c.status == "tripwire" or (c.status == "failed" and not tolerant)), None)
     bail = next((c for c in children if c.leaf and c.bailed), None)
     resting = {status for seg, status in (rested or {}).items() if seg in pending}
     if (bad is None and bail is None) or "waiting" in resting:

@@ -33,7 +33,11 @@ from noria.workflow.types import Declared, is_emptied
 
 
 class Workflow:
-    """A graph of steps. Every combinator returns a new Workflow; `commit()` validates and freezes it."""
+    """A graph of steps. Every combinator returns a new Workflow; `commit()` validates and freezes it.
+
+    `timeout`, `on_finish`, `on_error`, `retention`, `validate`, `triggers` and `schedule` are the run's: those of a workflow that is
+    nested in the run's own say nothing.
+    """
 
     def __init__(
         self, id: str, *, input: Any = Any, output: Any = Any, state: Any = None, context: Any = None,
@@ -73,7 +77,7 @@ class Workflow:
         return self._with(ThenEntry(as_unit(unit)))
 
     def parallel(self, *units: Any, allow_failure: bool = False, placement: Placement = "auto") -> Workflow:
-        """All at once on the same input; gives {id: output}."""
+        """All at once on the same input; gives {id: output}. `allow_failure`: one that fails gives None; a tripwire ends the run all the same."""
         members = (as_listing(units[0]) if len(units) == 1 else None) or list(units)
         if not members:
             raise DefinitionError(f"workflow {self.id!r}: parallel() needs at least one step")
