@@ -12,17 +12,20 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any
 
-from noria.actor import activation, attending, load, perform, resting
+from noria.actor import activation, attending, children, endings, load, perform, resting, travel
 from noria.actor.activation import Activation
 from noria.actor.children import _Fanout
 from noria.actor.journal import Journal
 from noria.contract.facts import Fact, FactMessage, Finished
+from noria.contract.rewinds import Rewound
 from noria.contract.values import dumps, loads
+from noria.machine import decide
 from noria.machine.fold import fold_message
 from noria.machine.lease import Verdict, judge
 from noria.machine.state import ENDED, Actor, Tree, segment
 from noria.ports import ActorKey, Broker
 from noria.testing.server import Server
+from noria.workflow.builder import Workflow
 from tests.simulation.many import attempt, kept
 
 Patch = tuple[Any, str, Any]
@@ -133,6 +136,27 @@ def child_without_its_record() -> list[Patch]:
     return [(attending, "load", mutated)]
 
 
+def travel_reads_beyond_its_step() -> list[Patch]:
+    carry_out = travel.rewound
+
+    def mutated(workflow: Workflow, tree: Tree, *rest: Any) -> Rewound:
+        fact = carry_out(workflow, tree, *rest)
+        fact.rewinds[0].keep += [unit for unit, record in tree.root.steps.items() if record.status == "success"]
+        return fact
+
+    return [(travel, "rewound", mutated)]
+
+
+def fork_reads_beyond_its_step() -> list[Patch]:
+    ((place, rule, beyond),) = travel_reads_beyond_its_step()
+    whole = vars(place)[rule]
+    return [(place, rule, lambda workflow, tree, n, command, now: (beyond if command.origin else whole)(workflow, tree, n, command, now))]
+
+
+async def _believed(*_: Any) -> bool:
+    return True
+
+
 MUTATIONS: dict[str, Callable[[], list[Patch]]] = {
     "no compare-and-set on facts": lambda: no_compare_and_set("run"),
     "no compare-and-set on commands": lambda: no_compare_and_set("in"),
@@ -153,7 +177,19 @@ MUTATIONS: dict[str, Callable[[], list[Patch]]] = {
     "a spread child begins with its own log only": child_without_its_record,
     "resumes and timers are not passed down": lambda: [(_Fanout, "_pass_down", _no)],
     "a spread child's start is not a compare-and-set": lambda: [(_Fanout, "_send", _blindly(_Fanout._send))],
+    "record again what a former host recorded": lambda: [(Journal, "_adopt", lambda *_: None)],
+    "trust a stale read": lambda: [(attending, "_is_confirmed", _believed)],
+    "time travel reads beyond its step": travel_reads_beyond_its_step,
+    "fork reads beyond its step": fork_reads_beyond_its_step,
+    "step by step goes on": lambda: [(decide, "_paused", lambda _: False)],
+    "a nested workflow is not tried again": lambda: [(place, "retried", lambda *_: None) for place in (decide, children)],
+    "what comes for an earlier life counts": lambda: [(Tree, "is_over", lambda *_: False)],
+    "a cancel stays where it came": lambda: [(endings, "_stop_elsewhere", _stop_nobody)],
 }
+
+
+async def _stop_nobody(*_: Any) -> bytes:
+    return b"{}"
 
 
 async def _no(*_: Any) -> bool:

@@ -6,8 +6,9 @@ from collections import Counter
 from typing import Any, NamedTuple
 
 from noria.contract import commands, envelopes
-from noria.contract.commands import Start
-from noria.contract.facts import FactMessage, HandedOver, StepEnded, TakenOver
+from noria.contract.commands import Start, TimeTravel
+from noria.contract.facts import Fact, FactMessage, Finished, HandedOver, StepEnded, StepSuspended, TakenOver
+from noria.contract.rewinds import Rewound
 from noria.contract.values import dumps, loads
 from noria.limits import POISON_TAKEOVERS
 from noria.machine.fold import fold_command, fold_message
@@ -32,6 +33,14 @@ class Rested(NamedTuple):
     seen_before: int
 
 
+class Rewind(NamedTuple):
+    """A time travel that took effect: its fact, its command."""
+
+    fact: int
+    command: int
+    travel: TimeTravel
+
+
 class Watch:
     """Folds every run in stream order as an omniscient reader. The first `violation` is kept."""
 
@@ -42,6 +51,8 @@ class Watch:
         self.trees: dict[RunKey, Tree] = {}
         self.history: dict[RunKey, list[Stored]] = {}
         self.commands: dict[ActorKey, set[int]] = {}
+        self.sent: dict[int, TimeTravel] = {}
+        self.rewinds: dict[RunKey, list[Rewind]] = {}
         self.starts: Counter[ActorKey] = Counter()
         self.ended: Counter[tuple[RunKey, str, str, int]] = Counter()  # results by (run, path, step, round)
         self.seen: dict[ActorKey, int] = {}  # in_seen of each chain
@@ -82,26 +93,52 @@ class Watch:
         run, path = entry.actor.tree, entry.actor.path
         tree = self.tree(run)
         if entry.kind == "in":
+            entry = self._unpacked(entry)
             command = commands.decode(entry.body)
             self.history.setdefault(run, []).append(entry)
             self.commands.setdefault(entry.actor, set()).add(entry.sequence)
+            if isinstance(command, TimeTravel):
+                self.sent[entry.sequence] = command
             if isinstance(command, Start):
                 self.starts[entry.actor] += 1
                 if self.starts[entry.actor] > 1:
                     self.fail(f"{entry.actor} is started a second time, at {entry.sequence}")
             fold_command(tree, entry.sequence, path, command)
         elif entry.kind == "run":
+            entry = self._unpacked(entry)
             self.history.setdefault(run, []).append(entry)
             message = envelopes.decode(entry.body)
             self.facts += 1
             self._may_write(entry, tree, message)
             self._count_takeovers(entry.actor, message)
+            for fact in message.facts:
+                if isinstance(fact, Rewound):
+                    self._rewound(run, entry.sequence, fact)
             fold_message(tree, entry.sequence, path, message)
             before = self.seen.get(entry.actor, 0)
             self.seen[entry.actor] = max(self.seen.get(entry.actor, 0), message.in_seen)
-            if tree.actors[path].status in ENDED:
+            if _ends(message):
                 self.over.add(entry.actor)
             self._follows(entry, tree, message, before)
+
+    def _unpacked(self, entry: Stored) -> Stored:
+        return entry._replace(body=self._body(entry.actor.tree, entry.body))
+
+    def _body(self, run: RunKey, body: bytes) -> bytes:
+        """What a parcel's slip stands for."""
+        return self.server.blobs[run, loads(body)["noria_blob"]] if body.startswith(b'{"noria_blob"') else body
+
+    def _rewound(self, run: RunKey, sequence: int, fact: Rewound) -> None:
+        """The run goes on in other lives: what was recorded before may be recorded again."""
+        self.rewinds.setdefault(run, []).append(Rewind(sequence, fact.command, self.sent[fact.command]))
+        self.over.discard(ActorKey(*run))
+        for place in [place for place in self.ended if place[0] == run]:
+            del self.ended[place]
+
+    def left_over(self) -> list[ActorKey]:
+        """Children that live elsewhere and go on though their run was canceled."""
+        canceled = {run for run, tree in self.trees.items() if tree.root.status == "canceled" and run not in self.rewinds}
+        return [actor for actor in self.starts if actor.path and actor.tree in canceled and actor in self.seen and actor not in self.over]
 
     def _count_takeovers(self, key: ActorKey, message: FactMessage) -> None:
         for fact in message.facts:
@@ -139,8 +176,10 @@ class Watch:
         successor = actor.status == "active" and actor.last and message.host != actor.host
         if entry.actor.path == "" and successor and not any(isinstance(fact, TakenOver) for fact in message.facts):
             self.fail(f"{who}: {message.host} goes on where {actor.host} was, without having taken over")
-        if entry.actor.path == "" and actor.status in ENDED:
+        if entry.actor.path == "" and actor.status in ENDED and not any(isinstance(fact, Rewound) for fact in message.facts):
             self.fail(f"{who}: it ended at {actor.last}")
+        if 0 < tree.per_step < tree.leaf_done and not tree.cancel and any(_is_step(fact) for fact in message.facts):
+            self.fail(f"{who}: it ends a second step since the command {tree.per_step}, which asked for one")
 
     def _follows(self, entry: Stored, tree: Tree, message: FactMessage, seen: int) -> None:
         run, path, root = entry.actor.tree, entry.actor.path, tree.root
@@ -160,7 +199,7 @@ class Watch:
     def _refold(self, run: RunKey, tree: Tree) -> None:
         """As late as a host may hear of them: the start, then what hosts write, then all other commands."""
         again = Tree()
-        for entry in sorted(self.history[run], key=lambda e: (_place(e), e.sequence)):
+        for entry in sorted(self.history[run], key=lambda e: (self._life(e), _place(e), e.sequence)):
             if entry.kind == "in":
                 fold_command(again, entry.sequence, entry.actor.path, commands.decode(entry.body))
             else:
@@ -168,12 +207,19 @@ class Watch:
         if self._shown(again, run) != self._shown(tree, run):
             self.fail(f"{run}: commands and facts do not commute: {_difference(self._shown(again, run), self._shown(tree, run))}")
 
+    def _life(self, entry: Stored) -> int:
+        """After how many time travels it came: who hosts one has read all commands before."""
+        if entry.kind == "in":
+            return sum(r.command < entry.sequence for r in self.rewinds.get(entry.actor.tree, ()))
+        return sum(r.fact <= entry.sequence for r in self.rewinds.get(entry.actor.tree, ()))
+
     def _shown(self, tree: Tree, run: RunKey) -> dict[str, Any]:
         return {k: v for k, v in loads(dumps(view(tree, *run, nested=True))).items() if k in SHOWN}
 
     # Records and acknowledgements -------------------------------------------------------------------------------
 
     def put(self, run: RunKey, body: bytes) -> None:
+        body = self._body(run, body)
         if b'"tree"' not in body[:64]:
             return
         record, tree = Tree.of(loads(body)["tree"]), self.tree(run)
@@ -204,6 +250,15 @@ class Watch:
             return
         if (sequence == rest.door or sequence > rest.seen_before) and self.recorded.get(entry.actor.tree, 0) < rest.fact:
             self.fail(f"command {sequence} of {entry.actor} is acknowledged before the record of the fact {rest.fact}")
+
+
+def _ends(message: FactMessage) -> bool:
+    last = message.facts[-1]
+    return isinstance(last, Finished) or (isinstance(last, StepEnded) and last.leaf)
+
+
+def _is_step(fact: Fact) -> bool:
+    return isinstance(fact, StepSuspended) or (isinstance(fact, StepEnded) and fact.counts and fact.status != "canceled")
 
 
 def _place(entry: Stored) -> int:

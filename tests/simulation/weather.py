@@ -13,14 +13,17 @@ from noria.testing.loop import NOWHERE, Process, VirtualLoop
 from noria.testing.wire import Wire, perform, settle
 
 LONGEST_STALL = 12.0  # more than two leases
+LONGEST_LAG = 2.0
 
 
 class Weather:
     """Chances of each fault; `calm` ends them all, `spares` says whether none may happen just now. `trace` is told of
     everything that happens."""
 
-    def __init__(self, chance: random.Random, trace: Callable[[str], None], spares: Callable[[], bool] = lambda: False) -> None:
-        self.chance, self.trace, self.spares, self.calm = chance, trace, spares, False
+    def __init__(
+        self, chance: random.Random, trace: Callable[[str], None], spares: Callable[[], bool] = lambda: False, stale: float = 0.0
+    ) -> None:  # fmt: skip
+        self.chance, self.trace, self.spares, self.calm, self.stale = chance, trace, spares, False, stale
         self.slowest = chance.choice([0.001, 0.01, 0.1])
         self.crash = chance.choice([0.0, 0.0, 0.002, 0.01])
         self.lost_request = chance.choice([0.0, 0.01])
@@ -52,6 +55,10 @@ class FaultyWire(Wire):
         elif not self.is_cut and not self._crashes(f"before {name}"):
             self._at(self._arrives(), self._arrive_at, name, operation, answer)
         return answer
+
+    def lag(self) -> float:
+        weather = self.weather
+        return weather.chance.random() * LONGEST_LAG if weather.stale and weather.happens(weather.stale) else 0.0
 
     def _arrives(self) -> float:
         """In order, as on one connection."""

@@ -7,17 +7,20 @@ import hashlib
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from math import inf
 from typing import Any
 
 from noria import Context, Noria, NoriaError, Workflow
-from noria.machine.state import ENDED, Tree
-from noria.machine.view import status, suspensions
+from noria.contract.commands import TimeTravel
+from noria.machine.state import ENDED, RESTING, Tree
+from noria.machine.view import status, suspensions, view
 from noria.ports import ActorKey, RunKey
-from noria.testing.loop import Process, VirtualLoop, current_process, run
+from noria.testing.loop import Process, VirtualLoop, run
 from noria.testing.memory import MemoryBroker
 from noria.testing.server import Server
-from tests.simulation.graphs import expected, graph, make_flow
+from tests.simulation.graphs import Outcome, expected, graph, make_flow, plain_steps
+from tests.simulation.kinds import kind
 from tests.simulation.watch import Violation, Watch
 from tests.simulation.weather import FaultyWire, Weather
 
@@ -26,6 +29,7 @@ LOG_SECONDS = 250.0  # facts age while runs sleep
 PATIENCE_SECONDS = 1000.0  # longer than the longest sleep: by then there is a new fact, or everything has ended
 MOST_TURNS = 100_000  # from one fact to the next; worlds take some thousands in all
 MOST_FACTS = 5_000  # worlds have some hundreds
+MOST_RUNS = 8
 KEPT = 200
 TAKES_HOSTS = ("kill", "freeze", "redeliver", "jump")
 
@@ -41,8 +45,11 @@ class Member:
 
     def client(self) -> Noria:
         """Made inside the process."""
-        self.wire = FaultyWire(self._world.weather, self.process, self._mortal)
-        return Noria(MemoryBroker(self._world.server, "sim", self.wire))
+        world = self._world
+        self.wire = FaultyWire(world.weather, self.process, self._mortal)
+        broker = MemoryBroker(world.server, "sim", self.wire)
+        broker.inline_bytes = world.kind.inline_bytes or broker.inline_bytes
+        return Noria(broker)
 
     @property
     def lives(self) -> bool:
@@ -70,18 +77,22 @@ class World:
 
     def __init__(self, loop: VirtualLoop, seed: int) -> None:
         self.loop, self.seed, self.chance = loop, seed, random.Random(seed)
-        self.server = Server(LOG_SECONDS)
+        self.more = random.Random(seed + 2)  # of what came later: the worlds before are as they were
+        self.kind = kind(self.more)
+        self.server = Server(LOG_SECONDS, replicas=self.kind.stale > 0)
         self.watch = Watch(self.server)
         self._digest, self.tail = hashlib.sha256(), list[str]()
-        self.weather = Weather(random.Random(seed + 1), self.trace, self.watch.is_near_poison)
+        self.weather = Weather(random.Random(seed + 1), self.trace, self.watch.is_near_poison, self.kind.stale)
         self.counts: Counter[str] = Counter()
         self.executions: Counter[str] = Counter()
-        specs = [graph(self.chance) for _ in range(self.chance.randint(1, 3))]
+        specs = [graph(self.chance, self.kind.mixed) for _ in range(self.chance.randint(1, 3))]
         self.flows = [make_flow(f"w{n}", spec, self.executed).commit() for n, spec in enumerate(specs)]
         self.expected = {flow.id: expected(spec) for flow, spec in zip(self.flows, specs, strict=True)}
         self.specs = {flow.id: spec for flow, spec in zip(self.flows, specs, strict=True)}
         self.runs = [RunKey(self.chance.choice(self.flows).id, f"r{n}") for n in range(self.chance.randint(1, 5))]
+        self.stepwise = {key for key in self.runs if self.kind.steps and "bail" not in str(self.specs[key.workflow])}
         self.started: set[RunKey] = set()
+        self.origins: dict[RunKey, RunKey] = {}  # of forks
         self.cancelled: set[RunKey] = set()
         self.workers: list[Member] = []
         self.users: list[Member] = []
@@ -114,8 +125,7 @@ class World:
             raise Violation(self.watch.violation)
 
     def _forgot(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        task = context.get("future")
-        killed = isinstance(task, asyncio.Task) and task.get_context().run(current_process).killed  # nobody is left to look
+        killed = any(process.killed and context.get("future") in process.tasks for process in self.loop.processes)  # nobody is left to look
         if "exception" in context and not killed:
             self.forgotten.append(f"{context['message']}: {context['exception']!r}")
 
@@ -165,10 +175,12 @@ class World:
                 self._start(key)
             elif status(tree) == "suspended" and (self.weather.calm or self.chance.random() < 0.5):
                 self._resume(key, tree)
+            elif status(tree) == "paused":
+                self._step(key)
 
     def _start(self, key: RunKey) -> None:
         async def start(noria: Noria) -> Any:
-            found = await noria.create_run(self._flow(key), key.run).start_async(1)
+            found = await noria.create_run(self._flow(key), key.run).start_async(1, per_step=key in self.stepwise)
             self.started.add(key)
             return found
 
@@ -181,7 +193,14 @@ class World:
         _, suspension = self.chance.choice(found)
         path, index, data = list(suspension["path"]), suspension["index"], suspension["payload"]["k"]
         for _ in range(self.chance.choice([1, 1, 2])):  # rivals
-            self.as_user(f"resumes {key.run}", lambda noria: noria.create_run(self._flow(key), key.run).resume(data, step=path, index=index))
+            self.as_user(
+                f"resumes {key.run}",
+                lambda noria: noria.create_run(self._flow(key), key.run).resume(data, step=path, index=index, per_step=key in self.stepwise),
+            )
+
+    def _step(self, key: RunKey) -> None:
+        per_step = self.more.random() < 0.9
+        self.as_user(f"lets {key.run} go on", lambda noria: noria.create_run(self._flow(key), key.run).resume(per_step=per_step))
 
     def _flow(self, key: RunKey) -> Workflow:
         return next(f for f in self.flows if f.id == key.workflow)
@@ -189,6 +208,10 @@ class World:
     # Misbehaviour -----------------------------------------------------------------------------------------------
 
     def misbehave(self) -> None:
+        if self.kind.travels and self.more.random() < 0.3:
+            self._travel(self.more.choice(self.runs))
+        if self.kind.cancels and self.more.random() < 0.15:
+            self._cancel(self.more.choice(self.runs))
         chance, workers = self.chance, [w for w in self.workers if w.lives and w.wire is not None]
         what = chance.choice(["kill", "freeze", "stop", "start", "redeliver", "jump", "cancel", "leave", "again", "nothing", "nothing"])
         if what in TAKES_HOSTS and self.watch.is_near_poison():  # a run that loses one host too many must fail: that is no breach
@@ -248,6 +271,57 @@ class World:
 
         self.as_user(f"cancels {key.run}", cancel)
 
+    def _travel(self, key: RunKey) -> None:
+        """Somebody sends a run back to a step that it came to, or forks it there; perhaps with another input."""
+        tree, more = self.watch.trees.get(key), self.more
+        if tree is None or tree.root.status == "canceled" or not (targets := self._targets(key, tree)):
+            return
+        inputs = [target for target in targets if target[1]]
+        target, index = more.choice(inputs if inputs and more.random() < 0.5 else targets)
+        given = more.randint(0, 50) if index and more.random() < 0.7 else None
+        self.counts["travels"] += 1
+        if more.random() < 0.6 or len(self.runs) > MOST_RUNS:
+            self.as_user(f"sends {key.run} to {target}", lambda noria: noria.create_run(self._flow(key), key.run).time_travel(target, input=given))
+        else:
+            fork = RunKey(key.workflow, f"f{len(self.runs)}")
+            self.runs.append(fork)
+            self.origins[fork] = key
+
+            async def begin(noria: Noria) -> str:
+                return (await noria.create_run(self._flow(key), key.run).fork(target, input=given, run_id=fork.run)).id
+
+            self.as_user(f"forks {key.run} at {target}", begin)
+
+    def _targets(self, key: RunKey, tree: Tree) -> list[tuple[str, int]]:
+        """Steps to go back to, so that it can be told what comes of it; the index of the entry of those that may get an input."""
+        if tree.root.status not in RESTING:
+            return []
+        plain = {step: index for step, index in plain_steps(self.specs[key.workflow]).items() if step in tree.root.steps}
+        found = view(tree, *key, nested=True)["steps"] if tree.root.status == "success" else plain
+        return [(step, plain.get(step, 0)) for step in found if not step.rpartition(".")[2].startswith(("mapping-", "sleep-"))]
+
+    def _expected(self, key: RunKey) -> Outcome:
+        """What the interpreter says of a run, sent back as it was."""
+        outcome, begin, spec = self.expected[key.workflow], None, self.specs[key.workflow]
+        for travel in self._travels(key):
+            index = self._entry(key, travel.target[0])
+            if travel.input is not None:
+                outcome, begin = expected(spec, travel.input, index), index
+            elif begin is not None and index < begin:
+                outcome, begin = (*self.expected[key.workflow][:2], None), None  # what the other life wrote stays
+        return outcome
+
+    def _travels(self, key: RunKey, until: float = inf) -> Iterator[TimeTravel]:
+        """Those that took effect up to a fact; of a fork those of its origin first."""
+        for fact, _, travel in self.watch.rewinds.get(key, ()):
+            if travel.origin is not None:
+                yield from self._travels(self.origins[key], next(a["last"] for a in travel.origin["actors"] if a["path"] == ""))
+            if fact <= until:
+                yield travel
+
+    def _entry(self, key: RunKey, unit: str) -> int:
+        return next(n for n, entry in enumerate(self.specs[key.workflow]) if f"'{unit}'" in str(entry))
+
     # The end ----------------------------------------------------------------------------------------------------
 
     async def live(self) -> None:
@@ -293,6 +367,7 @@ class World:
         """What has not come to its end: runs without one, commands that nobody acknowledged."""
         trees = {key: self.watch.tree(key) for key in self.runs}
         found = [f"{key.run} is {status(tree)}" for key, tree in trees.items() if tree.root.status not in ENDED]
+        found += [f"{actor} goes on" for actor in self.watch.left_over()]
         for name, consumer in self.server.consumers.items():
             held = sorted({*consumer.pending, *consumer.new, *consumer.again} & self.server.messages.keys())
             found += [f"command {sequence} of {name} is not acknowledged" for sequence in held]
@@ -301,7 +376,7 @@ class World:
     async def _judge(self) -> None:
         noria = Noria(MemoryBroker(self.server, "sim", FaultyWire(self.weather, Process("judge"), mortal=False)))
         for key in self.runs:
-            wanted, value, state = self.expected[key.workflow]
+            wanted, value, state = self._expected(key)
             record = await noria.runs.get(key.run, self._flow(key))
             tree = self.watch.tree(key)
             if record is None or record.status != tree.root.status:
@@ -312,7 +387,7 @@ class World:
                 raise Violation(f"{key} came to {record.status} ({record.error}), not {wanted}: {self.specs[key.workflow]}")
             if wanted == "success" and record.result != value:
                 raise Violation(f"{key} gives {record.result}, not {value}: {self.specs[key.workflow]}")
-            if wanted == "success" and "bail" not in str(self.specs[key.workflow]) and record.state != state:
+            if wanted == "success" and state is not None and "bail" not in str(self.specs[key.workflow]) and record.state != state:
                 raise Violation(f"{key} has the state {record.state}, not {state}: {self.specs[key.workflow]}")
             if await noria.broker.log.last(ActorKey(*key)) is None and record.result is None and wanted == "success":
                 raise Violation(f"{key}: its result aged out")

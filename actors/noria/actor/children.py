@@ -15,6 +15,7 @@ from noria.limits import CHILD_WINDOW
 from noria.machine.decide import resumed, retried
 from noria.machine.state import ENDED, RESTING, Actor, join, live, segment, split
 from noria.machine.tasks import RunChildren
+from noria.machine.view import child_status
 from noria.ports import Refused
 from noria.workflow.builder import Workflow
 from noria.workflow.entries import ForeachEntry, ParallelEntry
@@ -64,7 +65,7 @@ class _Fanout:
             else:
                 (begun if child.last or child.started or self._has_begun(child) else new).append(seg)
         stirred = self._with_news() if begun else set[str]()
-        begun.sort(key=lambda seg: seg not in stirred)  # step by step only the first one goes on
+        begun.sort(key=lambda seg: (seg not in stirred, self._has_to_wait(seg)))  # step by step only the first one goes on
         self.untouched.update(seg for seg in begun if seg not in stirred and self.child(seg).status != "active")
         aim = self.actor.aims.get(self.task.entry.id, [])[:1]
         new.sort(key=lambda seg: split(seg)[0] not in aim)
@@ -72,6 +73,10 @@ class _Fanout:
             data = {"input": self.actor.prev, "attempt": 0, "status": "running"}
             self.activation.journal.live("workflow-step-start", self.actor, self.task.entry.id, data)
         return [*reversed(new), *reversed(begun)]
+
+    def _has_to_wait(self, seg: str) -> bool:
+        tree = self.activation.tree
+        return bool(tree.per_step) and child_status(tree, self.child(seg)) in ("suspended", "waiting")
 
     def _has_begun(self, child: Actor) -> bool:
         travelled = child.blocks or child.lives or child.aims or child.prev != child.input  # no start could say so
@@ -182,7 +187,7 @@ class _Fanout:
         tree, ids = self.activation.tree, self.activation.journal.nonces
         sent = False
         for member in self._members(child):
-            for step, record in member.steps.items():
+            for step, record in list(member.steps.items()):  # facts may come meanwhile
                 if (resume := self._new_resume(member, step)) is not None:
                     await self._send(child, self._repeated(member, step, resume[1]), None)
                     sent = True

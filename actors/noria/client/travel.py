@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from noria import ids
 from noria.actor import parcels
-from noria.actor.load import load
+from noria.actor.load import load_newest
 from noria.client.again import sent_before
 from noria.client.catalogued import items_of, units_of
 from noria.clock import now
@@ -67,7 +67,7 @@ class Journey:
             self._resource_id, workflow.version if workflow is not None else str(graph["version"]),
         )  # fmt: skip
         if self._origin is not None:
-            origin = await load(self._broker, ActorKey(*self._origin))
+            origin = await load_newest(self._broker, ActorKey(*self._origin))
             if not origin.tree.root.started:
                 raise RunNotFound(f"there is no run {self._origin.run!r} of workflow {self._origin.workflow!r} to fork")
             command.origin, self._of, self._from = loads(dumps(origin.tree.dump())), origin.tree.traceparent, origin.tree
@@ -84,7 +84,7 @@ class Journey:
                 return sent
             asked_again = True  # a refusal may be of our own try, whose answer was lost
             last = await self._broker.commands.last(key)
-            loaded = await load(self._broker, key)
+            loaded = await load_newest(self._broker, key)
             if self._origin is not None and (last is not None or loaded.revision):
                 raise RunAlreadyStarted(f"run {self._key.run!r} of workflow {self._key.workflow!r} exists already")
             if loaded.deleted:

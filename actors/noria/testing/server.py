@@ -32,11 +32,15 @@ class Record(NamedTuple):
     expires: float
 
 
-class Server:
-    """The state of one namespace. `log_seconds`: how long facts are kept. `stored` hears of every message."""
+NO_RECORD = Record(0, b"", "", NEVER)
 
-    def __init__(self, log_seconds: float = LOG_TTL_SECONDS) -> None:
-        self.loop = asyncio.get_running_loop()
+
+class Server:
+    """The state of one namespace. `log_seconds`: how long facts are kept; `replicas`: whether reads may lag behind.
+    `watchers` hear of every message."""
+
+    def __init__(self, log_seconds: float = LOG_TTL_SECONDS, replicas: bool = False) -> None:
+        self.loop, self.replicas = asyncio.get_running_loop(), replicas
         self.ages: dict[str, float] = {**AGES, "run": log_seconds}
         self.sequence = self.revision = 0
         self.messages: dict[int, Stored] = {}
@@ -49,6 +53,7 @@ class Server:
         self.inboxes = 0
         self.timers: dict[tuple[ActorKey, str], asyncio.TimerHandle] = {}
         self.records: dict[RunKey, Record] = {}
+        self.former: dict[RunKey, list[tuple[float, Record]]] = {}  # what was replaced, and until when it stood
         self.blobs: dict[tuple[RunKey, str], bytes] = {}
         self.catalogue: dict[str, bytes] = {}
         self.dead: list[Letter] = []
@@ -85,17 +90,21 @@ class Server:
         found = self.subjects.get((kind, actor))
         return found[-1] if found else 0
 
-    def last(self, kind: str, actor: ActorKey) -> Stored | None:
+    def last(self, kind: str, actor: ActorKey, lag: float = 0.0) -> Stored | None:
+        if lag:
+            return next(reversed(self.read(kind, actor, 0, lag=lag)), None)
         sequence = self.last_sequence(kind, actor)
         return self.messages[sequence] if sequence else None
 
-    def read(self, kind: str, actor: ActorKey, after: int, below: bool = False) -> list[Stored]:
-        """An actor's messages behind `after`; with `below` those of the actors under it as well."""
+    def read(self, kind: str, actor: ActorKey, after: int, below: bool = False, lag: float = 0.0) -> list[Stored]:
+        """An actor's messages behind `after`; with `below` those of the actors under it as well. As a replica knows them
+        that is `lag` seconds behind."""
         self.age()
         keys = [(kind, actor)]
         if below:
             keys = [k for k in self.subjects if k[0] == kind and is_below(k[1], actor)]
-        return [self.messages[s] for s in sorted(s for k in keys for s in self.subjects.get(k, ()) if s > after)]
+        found = [self.messages[s] for s in sorted(s for k in keys for s in self.subjects.get(k, ()) if s > after)]
+        return [entry for entry in found if entry.time <= self.now() - lag] if lag else found
 
     def started(self) -> dict[RunKey, int]:
         """Every run with a command to its root, and how many it has."""
@@ -149,7 +158,11 @@ class Server:
 
     # Buckets ----------------------------------------------------------------------------------------------------
 
-    def record(self, run: RunKey) -> StoredRecord | None:
+    def record(self, run: RunKey, lag: float = 0.0) -> StoredRecord | None:
+        """`lag`: as a replica knows it that is so many seconds behind."""
+        for until, former in self.former.get(run, ()) if lag else ():
+            if until > self.now() - lag:
+                return StoredRecord(former.revision, former.body) if former.revision else None
         found = self.records.get(run)
         if found is None or found.expires <= self.now():
             self.records.pop(run, None)
@@ -165,6 +178,8 @@ class Server:
             raise Refused(f"record {run}")
         self.revision += 1
         expires = NEVER if ttl_seconds is None else self.now() + max(1.0, ttl_seconds)
+        if self.replicas:
+            self.former.setdefault(run, []).append((self.now(), self.records.get(run, NO_RECORD)))
         self.records[run] = Record(self.revision, body, summary, expires)
         return self.revision
 

@@ -47,6 +47,10 @@ class Wire:
         if not self.is_cut and not self.is_closed:
             self.loop.call_soon(operation, context=NOWHERE)
 
+    def lag(self) -> float:
+        """By how many seconds what answers a read is behind."""
+        return 0.0
+
     def receive(self, name: str, callback: Callable[[*Ts], object], *args: *Ts) -> None:
         """The server's word to the process."""
         self.loop.call_soon(self._come, callback, args, context=self.context)

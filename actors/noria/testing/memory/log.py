@@ -27,8 +27,8 @@ class MemoryLog(Port):
         return await self.read_of("run", actor, after, True)
 
     async def confirm(self, actor: ActorKey, fact: int, command: int) -> bool:
-        facts, orders = await self.last(actor), await self.last_of("in", actor)
-        return (facts is None or facts.sequence <= fact) and (orders is None or orders.sequence <= command)
+        newest = (("run", fact), ("in", command))
+        return await ask(self.wire, "confirm", lambda: all(self.server.last_sequence(kind, actor) <= known for kind, known in newest))
 
     def publish_live(self, actor: ActorKey, body: bytes) -> None:
         if len(body) <= MAX_PAYLOAD:

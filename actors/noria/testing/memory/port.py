@@ -23,7 +23,7 @@ class Port:
         return store(self.wire, f"{kind} append", lambda: server.append(kind, actor, body, expected), own)
 
     async def last_of(self, kind: str, actor: ActorKey) -> Stored | None:
-        return await ask(self.wire, f"{kind} last", lambda: self.server.last(kind, actor))
+        return await ask(self.wire, f"{kind} last", lambda: self.server.last(kind, actor, self.wire.lag()))
 
     async def read_of(self, kind: str, actor: ActorKey, after: int, below: bool) -> list[Stored]:
-        return await ask(self.wire, f"{kind} read", lambda: self.server.read(kind, actor, after, below))
+        return await ask(self.wire, f"{kind} read", lambda: self.server.read(kind, actor, after, below, self.wire.lag()))

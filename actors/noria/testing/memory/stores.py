@@ -16,7 +16,7 @@ class MemoryRecords(Port):
     """ports.Records."""
 
     async def get(self, run: RunKey) -> StoredRecord | None:
-        return await ask(self.wire, "record get", lambda: self.server.record(run))
+        return await ask(self.wire, "record get", lambda: self.server.record(run, self.wire.lag()))
 
     def put(
         self, run: RunKey, body: bytes, revision: int, summary: str, ttl_seconds: float | None = None
