@@ -2,7 +2,7 @@
 
 Each child has two steps; all chains are written under the parent's one door. A lease may run out under a live host in two
 ways: the host was frozen and knows it once it wakes, or its renewals got lost and it knows nothing. Mirrors
-`Journal.append`, `_refused`, `take_over` and `_fence` (actor/journal.py), `Activation._host` and `check_lease`
+`Journal.append`, `_refused`, `catch_up`, `take_over` and `_fence` (actor/journal.py), `Activation._host` and `check_lease`
 (actor/activation.py) and `judge` for an active actor (machine/lease.py).
 
 Checked in every state: no step is recorded twice. After a take-over nothing of a former host is recorded on a chain that was
@@ -19,7 +19,7 @@ from typing import NamedTuple, TypeAlias
 from tests.models.actor import put
 from tests.models.explore import Found, explore
 
-MUTATIONS = ("no-cas", "no-child-take-over", "adopt-blindly", "fence-once", "no-suspicion", "no-root-take-over")
+MUTATIONS = ("no-cas", "no-child-take-over", "adopt-blindly", "fence-once", "no-suspicion", "no-root-take-over", "keep-what-is-late")
 STEPS = ("s1", "s2")
 READY, ACKED = -1, -2
 Chain: TypeAlias = tuple[tuple[str, int], ...]  # (fact, who hosted)
@@ -164,7 +164,18 @@ class Model:
         following = host._replace(children=put(host.children, child, len(chain)), doing=doing)
         return world._replace(hosts=put(world.hosts, worker, following))
 
+    def _read(self, world: World, worker: int, host: Host) -> World:
+        """News: it reads the chains, in the middle of a step too, which gives way to what somebody else recorded."""
+        if len(world.root) > host.root:
+            return self._drop(world, worker)
+        known = tuple(len(chain) for chain in world.children)
+        same = known if self.mutation == "keep-what-is-late" else host.children
+        doing = tuple(step if before == now else "" for step, before, now in zip(host.doing, same, known, strict=True))
+        return world._replace(hosts=put(world.hosts, worker, host._replace(children=known, doing=doing)))
+
     def _work(self, world: World, worker: int, host: Host) -> Iterator[World]:
+        if any(known < len(chain) for known, chain in zip(host.children, world.children, strict=True)):
+            yield self._read(world, worker, host)
         done = [recorded(chain[:known]) for chain, known in zip(world.children, host.children, strict=True)]
         for child, names in enumerate(done):
             if host.doing[child]:
