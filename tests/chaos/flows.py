@@ -1,47 +1,36 @@
-"""The workflows under load, and a worker process for them: `python -m tests.chaos.flows URL NAMESPACE JOURNAL LEASE`.
-
-Each step call is a line in the journal (run, idempotency key, process), so that repeated ones can be counted.
-"""
+"""The workflows under load, and a worker process for them: `python -m tests.chaos.flows URL NAMESPACE JOURNAL LEASE`."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from typing import Any
 
 from noria import BrokerUnavailable, Context, Noria, Workflow, step
+from tests.chaos.journal import noted
 
 JOURNAL = ""
 PAUSE = 0.06
 
 
-def note(ctx: Context) -> None:
-    if JOURNAL:
-        line = f"{ctx.run_id} {ctx.idempotency_key} {os.getpid()}\n".encode()
-        file = os.open(JOURNAL, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        os.write(file, line)  # one write: lines of several processes do not mix, and a kill leaves none half
-        os.close(file)
-
-
 @step
 async def add(x: int, ctx: Context) -> int:
-    note(ctx)
-    await asyncio.sleep(PAUSE)
+    with noted(JOURNAL, ctx):
+        await asyncio.sleep(PAUSE)
     return x + 1
 
 
 @step
 async def item(x: int, ctx: Context) -> int:
-    note(ctx)
-    await asyncio.sleep(PAUSE)
+    with noted(JOURNAL, ctx):
+        await asyncio.sleep(PAUSE)
     return x * 2
 
 
 @step
 async def ask(x: int, ctx: Context) -> int:
-    note(ctx)
-    return ctx.suspend({"x": x}) if ctx.resume_data is None else x + ctx.resume_data
+    with noted(JOURNAL, ctx):
+        return ctx.suspend({"x": x}) if ctx.resume_data is None else x + ctx.resume_data
 
 
 def chain(id: str, steps: int) -> Workflow:

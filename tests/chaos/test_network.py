@@ -7,9 +7,11 @@ import os
 import random
 import signal
 import subprocess
+import time
 from collections import Counter
 from pathlib import Path
 
+import psutil
 import pytest
 
 from noria import Noria, Workflow, step
@@ -17,6 +19,7 @@ from noria.broker import appends
 from noria.embedded import find_binary, free_port
 from noria.errors import NoriaError
 from tests.chaos.harness import Load, Server, Workers
+from tests.chaos.journal import Mishap, calls, repeated
 from tests.chaos.proxy import Proxy
 
 pytestmark = pytest.mark.skipif(bool(os.environ.get("NORIA_TEST_NATS")), reason="needs a server of its own")
@@ -28,7 +31,7 @@ async def test_connections_are_cut_slow_and_silent(tmp_path: Path, capsys: pytes
         Server(tmp_path / "store") as server, Proxy(server.url) as ours, Proxy(server.url) as theirs,
         Noria.connect(ours.url) as noria, Workers(theirs.url, "noria", journal),
     ):  # fmt: skip
-        load = Load(noria, 3)
+        load, began = Load(noria, 3), time.time()
         driving = asyncio.create_task(load.drive(30, 3))
         for _ in range(3):
             await asyncio.sleep(0.5)
@@ -36,8 +39,9 @@ async def test_connections_are_cut_slow_and_silent(tmp_path: Path, capsys: pytes
         theirs.delay_seconds = ours.delay_seconds = 0.02
         await asyncio.sleep(1)
         await theirs.silence(2)  # beyond the lease
+        ended = time.time()
         await driving
-        said = await load.check(journal, most_repeated=200)
+        said = await load.check(journal, [Mishap(began, ended)])
     with capsys.disabled():
         print(f"\nsix cuts, slow and silent connections: {said}")
 
@@ -95,18 +99,23 @@ async def test_a_frozen_host_is_fenced(noria: Noria, server_url: str, tmp_path: 
     async with Workers(server_url, noria.namespace, journal, count=2, lease=1.5) as workers:
         load = Load(noria, 5)
         driving = asyncio.create_task(load.drive(30, 2))
-        frozen = await workers.busy(random.Random(1))
-        frozen.send_signal(signal.SIGSTOP)
-        lines = [line.split() for line in journal.read_text().splitlines()]
-        mine = [key for _, key, pid in lines if int(pid) == frozen.pid]
-        in_flight = len({run for run, _, pid in lines if int(pid) == frozen.pid})
-        await asyncio.sleep(3)
-        frozen.send_signal(signal.SIGCONT)
+        in_flight = set[str]()
+        while not in_flight:
+            frozen = await workers.busy(random.Random(1))
+            began = time.time()
+            frozen.send_signal(signal.SIGSTOP)
+            while psutil.Process(frozen.pid).status() != psutil.STATUS_STOPPED:
+                await asyncio.sleep(0.001)
+            in_flight = await load.in_flight(journal, frozen.pid)
+            if in_flight:
+                await asyncio.sleep(3)
+            frozen.send_signal(signal.SIGCONT)
+        thawed = time.time()
         await driving
-        await asyncio.sleep(0.5)
-        said = await load.check(journal, most_repeated=3 * in_flight + 3)
-    calls = Counter(line.split()[1] for line in journal.read_text().splitlines())
-    again = sum(1 for key in set(mine) if calls[key] > mine.count(key))
+        await asyncio.sleep(0.5)  # it may come too late, and must not
+        said = await load.check(journal, [Mishap(began, thawed, frozen.pid)])
+    again = Counter(call.key for _, call in repeated(calls(journal)))
     with capsys.disabled():
-        print(f"\nfrozen with {in_flight} runs begun, {again} of its steps repeated elsewhere: {said}")
+        print(f"\nfrozen with {len(in_flight)} steps in flight, {len(again)} of them executed twice: {said}")
+    assert set(again) <= in_flight and set(again.values()) <= {1}, "at most one repetition per step in flight when frozen"
 
