@@ -1,6 +1,6 @@
 """The full explorations, minutes each: `python -m tests.models`."""
 
-from tests.models import actor, inplace, record, stale, travel, tree
+from tests.models import actor, inplace, leaving, record, stale, travel, tree
 
 if __name__ == "__main__":
     print("parent and child:", tree.Model().explore())
@@ -8,4 +8,5 @@ if __name__ == "__main__":
     print("record and ageing log:", record.Model(crashes=2).explore())
     print("time travel:", travel.Model(crashes=1, expiries=1, rescues=0).explore())
     print("children in place:", inplace.Model().explore())
+    print("hosts that leave:", leaving.Model().explore())
     print("one actor:", actor.Model().explore())

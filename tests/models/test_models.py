@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.models import actor, inplace, record, stale, travel, tree
+from tests.models import actor, inplace, leaving, record, stale, travel, tree
 
 CANCELED, RIVALS = ("start", "resume", "cancel"), ("start", "resume", "resume")
 
@@ -41,6 +41,16 @@ def test_children_in_place_are_taken_over() -> None:
 def test_each_rule_for_children_in_place_is_needed(mutation: str) -> None:
     with pytest.raises(AssertionError):
         inplace.Model(mutation, crashes=1, expiries=1).explore()
+
+
+def test_a_host_that_leaves_in_order_is_no_sign_of_poison() -> None:
+    assert leaving.Model(crashes=2, leaves=2).explore().states > 10_000
+
+
+@pytest.mark.parametrize("mutation", leaving.MUTATIONS)
+def test_each_rule_for_leaving_is_needed(mutation: str) -> None:
+    with pytest.raises(AssertionError):
+        leaving.Model(mutation, crashes=2, leaves=2).explore()
 
 
 @pytest.mark.parametrize(("crashes", "expiries"), [(1, 0), (0, 1)])

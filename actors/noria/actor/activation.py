@@ -49,7 +49,7 @@ class Activation:
         self.suspect = False  # not renewed for longer than the lease: read before the next step
         self.overrun: NoriaError | None = None  # why it shall fail: past the workflow's timeout, or a limit
         self.stopping = False
-        self.hosting = False
+        self.hosting = False  # and it was taken over from whoever hosted before
         self.interrupted: dict[str, StepEnded] = {}  # path -> what was stopped there
         self.watching = 0  # spread children that we wait for
         self.revision: int | None = None  # of the run's record; a spread child has none
@@ -113,7 +113,7 @@ class Activation:
         root, first_record, expiry, status = self.tree.root, None, None, "active"
         self.journal.in_seen = max([s for s, path in self.tree.pending if path == self.key.path] + [root.in_seen])
         await self.host.take_slot(self)
-        self.tree.hosted = self.hosting = True
+        self.tree.hosted = True
         if self.host.observer is not None:
             self.stretch = self.journal.watched_by(self.host.observer.hosts(self.delivery, self.tree.traceparent))
         try:
@@ -130,6 +130,7 @@ class Activation:
             elif self.key.path == "":
                 loop = asyncio.get_running_loop()
                 first_record = loop.call_later(FIRST_RECORD_SECONDS, self.save_soon)
+            self.hosting = True
             if self.tree.takeovers > POISON_TAKEOVERS:
                 await endings.give_up(self)
             else:
@@ -249,14 +250,16 @@ class Activation:
     async def hand_over(self) -> None:
         """Once nothing runs here any more: give the deliveries back, and say so first where a run is left half-way, so that
         its next take-over is no sign of a death. Without an answer in time it counts as one."""
-        root = self.tree.root if self.hosting else None
+        root, deliveries = self.tree.root if self.hosting else None, [self.delivery, *self.others]
         if root is not None and root.status not in ENDED and (root.status not in RESTING or root.in_seen < self.journal.in_seen):
             try:
                 async with asyncio.timeout(HAND_OVER_SECONDS):
                     await self.journal.append(root, [HandedOver(now())])
-            except (NoriaError, Refused, Fenced, TimeoutError) as error:
+            except (Refused, Fenced):
+                deliveries = self.others  # somebody else hosts by the door
+            except (NoriaError, TimeoutError) as error:
                 log.debug("run %s is handed over without a word: %r", self.key.run, error)
-        for delivery in (self.delivery, *self.others):
+        for delivery in deliveries:
             delivery.hand_back()
 
     def fail_soon(self, error: NoriaError) -> None:
