@@ -182,7 +182,8 @@ class Load:
         assert {place: times for place, times in recorded.items() if times > 1} == {}, "a result was recorded twice"
         assert await self.noria.dead.list() == []
         again = repeated(calls(journal))
-        assert [pair for pair in again if not any(m.excuses(pair[0]) for m in mishaps)] == [], "ran again though nothing had happened"
+        without = [pair for pair in again if not any(m.excuses(pair[0]) for m in mishaps)]
+        assert not without, f"ran again though nothing had happened to their hosts: {without}, {mishaps}"
         return (
             f"{len(self.wanted)} runs, {sum(recorded.values())} results each recorded once, {len(again)} steps ran again; "
             f"acknowledged {dict(self.acknowledged)}, asked again {dict(self.retried)}"

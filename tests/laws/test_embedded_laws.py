@@ -38,3 +38,24 @@ async def test_a_taken_port_and_a_missing_server_are_named(tmp_path: Path) -> No
     assert not server.store_dir.exists()
     with pytest.raises(BrokerUnavailable, match="127.0.0.1"):
         await asyncio.wait_for(connect_broker(server.url.replace("//", "//me:secret@"), "x"), 8)
+
+
+async def test_a_server_that_dies_while_one_connects_is_named(server_url: str) -> None:
+    """It is BrokerUnavailable, after which workers try again, and nothing of the client library's."""
+    over = asyncio.Event()
+
+    async def greets_only(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        host, _, port = server_url.removeprefix("nats://").rpartition(":")
+        back, there = await asyncio.open_connection(host, int(port))
+        writer.write(await back.readline())  # INFO
+        there.writelines([await reader.readline(), await reader.readline()])  # CONNECT, PING
+        writer.write(await back.readline())  # PONG
+        await over.wait()
+        writer.close()
+        there.close()
+
+    async with await asyncio.start_server(greets_only, "127.0.0.1", 0) as proxy:
+        address = "nats://127.0.0.1:%d" % proxy.sockets[0].getsockname()[1]
+        with pytest.raises(BrokerUnavailable, match="while it was opened"):
+            await connect_broker(address, "x", connect_timeout=0.5)
+        over.set()

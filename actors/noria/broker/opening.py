@@ -48,7 +48,11 @@ async def open_connection(url: str, **options: Any) -> Connection:
         found, needed = f"{version.major}.{version.minor}", "{}.{}".format(*OLDEST_SERVER)
         raise NoriaError(f"nats-server {found} at {shown(url)} is too old: Noria needs {needed} or newer (schedules)")
     connection = Connection(client, url, js)
-    await connection.start()
+    try:
+        await asyncio.wait_for(connection.start(), timeout)
+    except (OSError, TimeoutError, NatsError) as error:
+        await client.close()
+        raise BrokerUnavailable(f"the connection to NATS at {shown(url)} broke while it was opened: {error or type(error).__name__}") from error
     return connection
 
 
