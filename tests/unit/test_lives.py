@@ -120,6 +120,9 @@ def test_an_item_that_its_fan_out_forgot_does_not_come_back() -> None:
     fold_command(again, 3, "f=0", start)  # whoever goes on by a record reads all commands again
     fold_message(again, 4, "f=0", item)
     assert list(again.actors) == [""] and again.root.children == {} and again.pending == tree.pending
+    alone = again.at("f=0")  # its own facts aged out: the start that comes back begins nothing
+    fold_command(alone, 3, "f=0", start)
+    assert judge(alone, 3) == "ack" and judge(again.at("f=1"), 9) == "ack" and again.at("later").root.status == "new"
 
 
 def test_a_suspension_is_held_until_its_step_is_reached() -> None:

@@ -47,6 +47,7 @@ class Activation:
         self.stirred = asyncio.Event()  # set by the next look at what came, and then replaced: each waiter sees each look
         self.recovered = False
         self.suspect = False  # not renewed for longer than the lease: read before the next step
+        self.lapsed = False  # so was its delivery, and another may host by it
         self.overrun: NoriaError | None = None  # why it shall fail: past the workflow's timeout, or a limit
         self.stopping = False
         self.hosting = False  # and it was taken over from whoever hosted before
@@ -113,6 +114,9 @@ class Activation:
         root, first_record, expiry, status = self.tree.root, None, None, "active"
         self.journal.in_seen = max([s for s, path in self.tree.pending if path == self.key.path] + [root.in_seen])
         await self.host.take_slot(self)
+        if self.lapsed:
+            self.host.free_slot(self)
+            return False
         self.tree.hosted = True
         if self.host.observer is not None:
             self.stretch = self.journal.watched_by(self.host.observer.hosts(self.delivery, self.tree.traceparent))
@@ -292,8 +296,12 @@ class Activation:
 
     def check_lease(self) -> None:
         """Before each step: one who was stopped or blocked beyond the lease is no host until he has read again."""
-        if self.suspect or self.host.overslept():
+        if self.is_late():
             raise Fenced
+
+    def is_late(self) -> bool:
+        """Whether this was stopped or blocked beyond the lease, and nothing was read since."""
+        return self.suspect or self.host.overslept()
 
     def save_soon(self) -> None:
         """A record of an active run, not awaited by the run."""

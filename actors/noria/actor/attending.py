@@ -37,6 +37,8 @@ async def attend(activation: Activation) -> None:
                 if await _is_confirmed(activation):
                     return await _acknowledge(activation)
                 await activation.nap(LAG_SECONDS)
+            case "host" if activation.lapsed:
+                return None
             case "host":
                 # nobody else wrote: nobody to take over from
                 mine = hosted_as is not None and activation.tree.root.host == hosted_as
@@ -75,7 +77,7 @@ async def _load(activation: Activation, fresh: bool, newcomer: int) -> bool:
         loaded = await load(broker, key, newcomer)
         activation.tree, activation.recorded, activation.unreadable = loaded.tree, loaded.recorded, loaded.unreadable
         activation.revision = loaded.revision if key.path == "" else None
-    activation.journal = Journal(broker, key, activation.tree, delivery.sequence, activation.host.nonces)
+    activation.journal = Journal(broker, key, activation.tree, delivery.sequence, activation.host.nonces, activation.is_late)
     return fresh
 
 

@@ -53,7 +53,7 @@ class Host:
         self._opened_at = inf  # wall clock, epoch seconds
         self._renewed = monotonic()
         self._renewer: asyncio.Task[None] | None = None
-        self._closing = False
+        self._closing = self._waking = False
 
     async def open(self) -> None:
         """Begin to receive."""
@@ -94,6 +94,8 @@ class Host:
         workflow = self.workflows.get(delivery.actor.workflow)
         if workflow is None or self._closing:
             return delivery.hand_back(1.0)
+        if (self._waking or self.overslept()) and self.peers.have(workflow.id):
+            return self._wake_up()  # it may have come while we slept, and be another's by now; else it comes again
         if self.observer is not None:
             self.observer.delivered(delivery)
         current = self._activations.get(delivery.actor)
@@ -102,7 +104,7 @@ class Host:
         for n, known in enumerate([current.delivery, *current.others]):
             if known.sequence == delivery.sequence:  # our own lease came back: it goes on under the new delivery
                 if n == 0:
-                    current.delivery = delivery
+                    current.delivery, current.lapsed = delivery, False
                 else:
                     current.others[n - 1] = delivery
                 return None
@@ -218,8 +220,7 @@ class Host:
         while True:
             await asyncio.sleep(self.lease / 3)
             if self.overslept():
-                for activation in self._activations.values():
-                    activation.suspect = True
+                self._wake_up()
             self._renewed = monotonic()
             for activation in self._activations.values():
                 for delivery in (activation.delivery, *activation.others):
@@ -228,6 +229,27 @@ class Host:
                 recorded = self._renewed
                 for activation in self._activations.values():
                     activation.save_again()
+
+    def _wake_up(self) -> None:
+        """What is in hand may be in another's by now, where there is another: what is under way is recorded if nobody wrote
+        since, and nothing goes on by it."""
+        for activation in self._activations.values():
+            activation.suspect = True
+            if self.peers.have(activation.workflow.id):
+                activation.lapsed = True
+                activation.others.clear()
+        if not self._waking:
+            self._waking = True
+            self.background(self._catch_up())
+
+    async def _catch_up(self) -> None:
+        """Until everything that was on its way to us has come: an answer stands behind it in the line."""
+        try:
+            await self.broker.presence.ask(self.peers.id)
+        except NoriaError as error:
+            log.debug("%s", error)
+        finally:
+            self._waking = False
 
     def overslept(self) -> bool:
         """Whether the last renewal is older than the lease: somebody else may host by now."""

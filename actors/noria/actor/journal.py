@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -27,8 +28,11 @@ class Fenced(Exception):
 class Journal:
     """Appends to the chains of one activation: its own actor and the children that it runs in place."""
 
-    def __init__(self, broker: Broker, key: ActorKey, tree: Tree, door: int, nonces: Nonces) -> None:
+    def __init__(
+        self, broker: Broker, key: ActorKey, tree: Tree, door: int, nonces: Nonces, is_late: Callable[[], bool] = lambda: False
+    ) -> None:  # fmt: skip
         self.broker, self.key, self.tree, self.door, self.nonces = broker, key, tree, door, nonces
+        self.is_late = is_late  # whether another may host by now
         self.nonce = nonces.next()
         self.in_seen = 0
         self.opening: dict[str, list[Fact]] = {}  # packed with the next fact of an actor
@@ -62,6 +66,8 @@ class Journal:
         if actor.path in self.adopted:
             self.adopted.discard(actor.path)
             return
+        if actor.last == 0 and self.is_late() and not await self._hosts_still():
+            raise Fenced  # what the other wrote may have aged out: an empty chain is as it was expected
         opening = self.opening.pop(actor.path, None)
         message = FactMessage(
             facts if opening is None else [*opening, *facts],

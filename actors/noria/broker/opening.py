@@ -49,7 +49,8 @@ async def open_connection(url: str, **options: Any) -> Connection:
         raise NoriaError(f"nats-server {found} at {shown(url)} is too old: Noria needs {needed} or newer (schedules)")
     connection = Connection(client, url, js)
     try:
-        await asyncio.wait_for(connection.start(), timeout)
+        async with asyncio.timeout(timeout):
+            await connection.start()
     except (OSError, TimeoutError, NatsError) as error:
         await client.close()
         raise BrokerUnavailable(f"the connection to NATS at {shown(url)} broke while it was opened: {error or type(error).__name__}") from error
