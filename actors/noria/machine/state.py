@@ -183,10 +183,10 @@ class Tree:
         tree.actors.update({a.path: a for a in self.below(path)})
         if path in self.actors:
             tree.actors[path] = self.actors[path]
-        elif self.is_over(path):
-            tree.root.status = "canceled"  # forgotten: whatever it came to, nobody waits for it
         else:
-            tree.cursor = 0  # not begun then: its own log says
+            tree.cursor = 0  # not begun then, or forgotten with its fan-out's end: its own log says,
+            if self.is_over(path):
+                tree.root.status = "canceled"  # if it has not aged out: whatever it came to, nobody waits for it
         tree.pending = [p for p in self.pending if p[1] in tree.actors]
         return tree
 
