@@ -25,6 +25,7 @@ RECORD_EVERY_FACTS: Final = 1000  # facts between two records of an active run
 RECORD_EVERY_SECONDS: Final = 3600.0  # the same in time: facts age out, also of a run that is active for long
 HAND_OVER_SECONDS: Final = 2.0  # how long a host that leaves waits to say so
 FIRST_RECORD_SECONDS: Final = 0.25  # a run that ends sooner needs no record of its beginning
+YOUNG_SECONDS: Final = 5.0  # an older run without a record is pending: whoever hosted it would have written one
 PROBE_SECONDS: Final = 0.3  # between two signs of life of the next host
 GATHER_SECONDS: Final = 0.25  # how long hosts may take to say what they hold
 PATIENT_GATHER_SECONDS: Final = 1.0  # how long they may take where one that is missed would be taken for gone

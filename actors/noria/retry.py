@@ -21,6 +21,10 @@ class Retry:
     non_retryable: tuple[type[BaseException], ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("attempts", "delay", "backoff", "max_delay", "jitter"):
+            given: object = getattr(self, name)
+            if not (isinstance(given, (int, float)) and given >= 0) and not (name == "max_delay" and given is None):
+                raise DefinitionError(f"Retry({name}={given!r}): give a number, 0 or more")
         if self.attempts > MAX_ATTEMPTS:
             raise DefinitionError(f"Retry(attempts={self.attempts}): at most {MAX_ATTEMPTS}")
 

@@ -45,6 +45,28 @@ async def test_a_cancel_of_a_run_that_nobody_began_comes_before_its_first_step(n
     assert began == ["first"]
 
 
+async def test_a_run_in_its_first_step_is_listed_as_running(noria: Noria) -> None:
+    began, gate = asyncio.Event(), asyncio.Event()
+
+    @step
+    async def work(ctx: Context) -> None:
+        await ctx.write("begun")  # told and stored: what a reader may rely on
+        began.set()
+        await gate.wait()
+
+    flow = Workflow("works").parallel(work).commit()
+    async with noria.worker(flow):
+        run = noria.create_run(flow)
+        await run.start_async()
+        await began.wait()
+        while (record := await run.get()) is None or record.status != "running":
+            await asyncio.sleep(0.01)
+        assert [r.run_id for r in (await noria.runs.list(status="running")).runs] == [run.id]
+        assert (await noria.runs.list(status="pending")).total == 0
+        gate.set()
+        assert (await run.result()).status == "success"
+
+
 async def test_a_callback_has_a_key_of_its_own_in_each_stretch(noria: Noria) -> None:
     keys: list[tuple[str, str]] = []
 

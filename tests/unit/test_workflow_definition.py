@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel
 from typing_extensions import TypedDict
 
 from noria.errors import DefinitionError, InvalidInput, NoriaError
+from noria.retry import Retry
 from noria.workflow.builder import Workflow
 from noria.workflow.checks import TypeFlowWarning
 from noria.workflow.context import Context
@@ -160,3 +161,27 @@ def test_sources(source: Any, expected: Any) -> None:
 def test_sources_name_what_is_missing(source: Any, text: str) -> None:
     with pytest.raises(NoriaError, match=text):
         resolve(source, None, Known())
+
+
+@pytest.mark.parametrize(
+    ("write", "said"),
+    [
+        (lambda: Retry(attempts=-1), r"attempts=-1"),
+        (lambda: Retry(delay=None), "delay=None.*a number"),  # type: ignore[arg-type]
+        (lambda: step(str, id="s", timeout=-1), "step 's': timeout needs seconds.*not -1"),
+        (lambda: step(str, id="s", retry=3), r"step 's': retry takes Retry\("),
+        (lambda: Workflow("w", timeout="x"), "workflow 'w': timeout needs seconds"),  # type: ignore[arg-type]
+        (lambda: Workflow("w", retention=-1), "workflow 'w': retention needs seconds"),
+        (lambda: Workflow("w", version=2), "version needs text, not 2"),  # type: ignore[arg-type]
+        (lambda: Workflow(5), "workflow id 5: use letters"),  # type: ignore[arg-type]
+        (lambda: Workflow("w", triggers="orders"), r"list of on_event\(\.\.\.\), not 'orders'"),
+        (lambda: Workflow("w").foreach(str, placement="here"), "placement 'here': choose one of 'auto', 'local', 'spread'"),
+        (lambda: Workflow("w").branch((step(str), lambda x: x)), r"\(condition, step\) pairs"),
+        (lambda: Workflow("w").map({"x": step(str)}), r"key 'x': write from_step\('str'\)"),
+        (lambda: Workflow("w").map({"x": lambda prev: prev}), r"key 'x': write computed\("),
+        (lambda: from_step(5), r"from_step\(5\): give a step"),
+    ],
+)
+def test_what_is_written_wrongly_is_refused_with_its_place_and_the_fix(write: Callable[[], Any], said: str) -> None:
+    with pytest.raises(DefinitionError, match=said):
+        write()

@@ -16,7 +16,7 @@ from noria.contract.results import RunPage, RunRecord, RunSummary, run_record, w
 from noria.contract.typed import is_time
 from noria.contract.values import as_dict, loads
 from noria.errors import InvalidInput, NewerFormat, RunNotFound, RunStillActive, choices
-from noria.limits import READ_AHEAD, SENT_AT_ONCE, TOMBSTONE_SECONDS
+from noria.limits import READ_AHEAD, SENT_AT_ONCE, TOMBSTONE_SECONDS, YOUNG_SECONDS
 from noria.machine.state import ENDED
 from noria.machine.view import status, summary, view
 from noria.ports import ActorKey, RunKey
@@ -102,10 +102,13 @@ class Runs:
         """The line of a run as it is now; None when there is none."""
         try:
             loaded = await (load if known else glance)(self._noria.broker, ActorKey(*key))
+            tree = loaded.tree
+            if not known and status(tree) == "pending" and now() - (tree.created_at or 0.0) < YOUNG_SECONDS:
+                await look_closer(self._noria.broker, ActorKey(*key), tree)  # in its first step, say, and without a record yet
         except NewerFormat as error:
             log.warning("run %s of workflow %s is not listed: %s", key.run, key.workflow, error)
             return None
-        return summary(loaded.tree) if loaded.tree.root.started and not loaded.deleted else None
+        return summary(tree) if tree.root.started and not loaded.deleted else None
 
     async def misfits(self) -> list[tuple[RunKey, str]]:
         """The runs that the worker which saw them last could not host, and why."""

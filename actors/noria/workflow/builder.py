@@ -6,10 +6,10 @@ import copy
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from noria.contract.values import as_dict, as_list, as_listing, dumps, plain
-from noria.errors import DefinitionError
+from noria.errors import DefinitionError, choices
 from noria.retry import Retry
 from noria.workflow import checks, diagram
 from noria.workflow.cron import Cron, named
@@ -26,8 +26,9 @@ from noria.workflow.entries import (
     Unit,
 )  # fmt: skip
 from noria.workflow.functions import UserFunction
-from noria.workflow.mapping import SOURCES, value
-from noria.workflow.steps import Step, checked_name
+from noria.workflow.mapping import SOURCES, Source, value
+from noria.workflow.settings import checked_name, checked_retry, checked_seconds
+from noria.workflow.steps import Step
 from noria.workflow.triggers import checked_triggers
 from noria.workflow.types import Declared, is_emptied
 
@@ -45,13 +46,15 @@ class Workflow:
         on_finish: Callable[..., Any] | None = None, on_error: Callable[..., Any] | None = None, triggers: Sequence[Any] = (),
         schedule: Any = None, retention: float | timedelta | None = timedelta(days=30), description: str | None = None,
     ) -> None:  # fmt: skip
-        self.id, self.version, self.description = checked_name(id, "workflow"), version, description
         where = f"workflow {id!r}"
+        if not isinstance(cast(Any, version), str):
+            raise DefinitionError(f"{where}: version needs text, not {version!r}")
+        self.id, self.version, self.description = checked_name(id, "workflow"), version, description
         self.input, self.output = Declared(input, where), Declared(output, where)
         self.state, self.context = Declared(state, where), Declared(context, where)
-        self.retry, self.validate = retry, validate
-        self.timeout_seconds = _seconds(timeout)
-        self.retention_seconds = _seconds(retention)
+        self.retry, self.validate = checked_retry(retry, where), validate
+        self.timeout_seconds = checked_seconds(timeout, f"{where}: timeout")
+        self.retention_seconds = checked_seconds(retention, f"{where}: retention")
         self.on_finish = None if on_finish is None else _callback(on_finish)
         self.on_error = None if on_error is None else _callback(on_error)
         self.triggers = checked_triggers(id, triggers)
@@ -81,13 +84,14 @@ class Workflow:
         members = (as_listing(units[0]) if len(units) == 1 else None) or list(units)
         if not members:
             raise DefinitionError(f"workflow {self.id!r}: parallel() needs at least one step")
+        self._check_placement(placement)
         return self._with(ParallelEntry(self._name("parallel"), tuple(as_unit(u) for u in members), allow_failure, placement))
 
     def branch(self, *arms: Any) -> Workflow:
         """Arms of (condition, step): every one whose condition is true runs, concurrently; gives {id: output}."""
         given: list[Any] = arms[0] if len(arms) == 1 and as_list(arms[0]) is not None else list(arms)
         pairs = [as_listing(arm) or [] for arm in given]
-        if not pairs or not all(len(pair) == 2 for pair in pairs):
+        if not pairs or not all(len(pair) == 2 and not isinstance(pair[0], (Step, Workflow)) for pair in pairs):
             raise DefinitionError(f"workflow {self.id!r}: branch() takes (condition, step) pairs")
         conditions = tuple(UserFunction.of(condition) for condition, _ in pairs)
         return self._with(BranchEntry(self._name("branch"), conditions, tuple(as_unit(u) for _, u in pairs)))
@@ -97,7 +101,12 @@ class Workflow:
         if isinstance(concurrency, int) and concurrency < 1:
             raise DefinitionError(f"foreach concurrency must be at least 1, not {concurrency}")
         limit = concurrency if isinstance(concurrency, int) else UserFunction.of(concurrency)
+        self._check_placement(placement)
         return self._with(ForeachEntry(as_unit(unit), limit, placement))
+
+    def _check_placement(self, placement: str) -> None:
+        if placement not in get_args(Placement):
+            raise DefinitionError(f"workflow {self.id!r}: placement {placement!r}: choose one of {choices(get_args(Placement))}")
 
     def do_while(self, unit: Any, condition: Callable[..., Any]) -> Workflow:
         """The unit, again as long as the condition on its output holds."""
@@ -112,9 +121,17 @@ class Workflow:
         name = self._name("mapping") if id is None else checked_name(id, "mapping")
         given = as_dict(mapping)
         if given is not None:
-            sources = {key: s if isinstance(s, SOURCES) else value(s) for key, s in given.items()}
+            sources = {key: self._source(name, key, s) for key, s in given.items()}
             return self._with(MapEntry(name, sources))
         return self._with(MapEntry(name, UserFunction.of(cast(Callable[..., Any], mapping))))
+
+    def _source(self, mapping: str, key: str, source: Any) -> Source:
+        if isinstance(source, SOURCES):
+            return source
+        if isinstance(source, (Step, Workflow)) or callable(source):
+            hint = f"from_step({source.id!r})" if isinstance(source, (Step, Workflow)) else "computed(…)"
+            raise DefinitionError(f"workflow {self.id!r}, mapping {mapping!r}, key {key!r}: write {hint} instead of {source!r}")
+        return value(source)
 
     def sleep(self, duration: float | timedelta | Callable[..., Any]) -> Workflow:
         """Wait; the output is the input."""
@@ -212,10 +229,6 @@ def as_unit(unit: Any) -> Unit:
     if callable(unit):
         return Step(unit)
     raise DefinitionError(f"{unit!r} is neither a step nor a workflow nor a function")
-
-
-def _seconds(duration: float | timedelta | None) -> float | None:
-    return duration.total_seconds() if isinstance(duration, timedelta) else duration
 
 
 def _callback(fn: Callable[..., Any]) -> UserFunction:

@@ -73,7 +73,10 @@ def from_step(step: Any, path: str = ".", default: Any = _MISSING) -> FromStep:
     """The output of a step, or of the first of a list of steps that has a non-empty one. Without any and without
     `default` the run fails, naming the step."""
     steps = as_listing(step) or [step]
-    return FromStep(tuple(s if isinstance(s, str) else s.id for s in steps), path, default)
+    ids = [id for s in steps if isinstance(id := s if isinstance(s, str) else getattr(s, "id", None), str)]
+    if len(ids) < len(steps):
+        raise DefinitionError(f"from_step({step!r}): give a step, an id, or a list of these")
+    return FromStep(tuple(ids), path, default)
 
 
 def from_context(key: str) -> FromContext:

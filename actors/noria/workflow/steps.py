@@ -8,10 +8,10 @@ from datetime import timedelta
 from typing import Any, overload
 
 from noria.contract.values import plain
-from noria.errors import DefinitionError, InvalidInput, NoriaError
-from noria.ids import NAME
+from noria.errors import InvalidInput, NoriaError
 from noria.retry import Retry
 from noria.workflow.functions import UserFunction
+from noria.workflow.settings import checked_name, checked_retry, checked_seconds
 from noria.workflow.types import Declared, is_emptied
 
 
@@ -32,8 +32,9 @@ class Step:
         self.output = Declared(output if output is not None else self.fn.returns, where)
         self.resume, self.suspend = Declared(resume, where), Declared(suspend, where)
         self.state, self.context = Declared(state, where), Declared(context, where)
-        self.retry, self.description, self.metadata = retry, description, metadata
-        self.timeout = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+        self.retry = None if retry is None else checked_retry(retry, where)
+        self.timeout = checked_seconds(timeout, f"{where}: timeout")
+        self.description, self.metadata = description, metadata
         self.remote, self.subject, self.sealed = remote, subject, sealed
         self.__doc__ = description or fn.__doc__
 
@@ -107,13 +108,6 @@ class Step:
     def parse_state(self, value: Any) -> Any:
         """The state as this step declares it. Raises InvalidInput."""
         return self.state.parse(f"Invalid state: step {self.id!r}", value)
-
-
-def checked_name(name: str, what: str) -> str:
-    """The name itself. Raises DefinitionError for one that is no subject token."""
-    if not NAME.fullmatch(name):
-        raise DefinitionError(f"{what} id {name!r}: use letters, digits, '-' and '_' only")
-    return name
 
 
 @overload

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from noria.contract.values import as_listing
 from noria.errors import DefinitionError
 from noria.workflow.functions import UserFunction
 
@@ -60,10 +61,11 @@ def _fits(wanted: str, value: str) -> bool:
     return value.startswith(wanted[:-1]) if wanted.endswith("*") else value == wanted
 
 
-def checked_triggers(workflow: str, triggers: Iterable[Any]) -> tuple[EventTrigger, ...]:
-    """The triggers of a workflow. Raises DefinitionError for what is none."""
+def checked_triggers(workflow: str, triggers: Any) -> tuple[EventTrigger, ...]:
+    """The triggers of a workflow, one or several. Raises DefinitionError for what is none."""
+    given = as_listing(triggers)
     found: list[EventTrigger] = []
-    for trigger in triggers:
+    for trigger in [triggers] if given is None else given:
         if not isinstance(trigger, EventTrigger):
             raise DefinitionError(f"workflow {workflow!r}: triggers takes a list of on_event(...), not {trigger!r}")
         found.append(trigger)
