@@ -15,13 +15,15 @@ from nats.aio.client import Client
 from tests.live.test_hostile import JSON, examples
 from tests.schemas.checking import problems
 
-from noria import Noria, Retry, Workflow, remote_step, step
+from noria import Context, Noria, Retry, Workflow, remote_step, step
 from noria.actor import elsewhere
 from noria.broker.reading import read
+from noria.codec import AesGcm
 from noria.contract import calls
 from noria.contract.results import RunResult
 from noria.ports import RunKey
 
+pytestmark = pytest.mark.timeout(240)
 KNOWN = [kind for kind in calls.KINDS if kind not in ("call", "parcel")]
 GOOD: list[dict[str, Any]] = [
     {"type": "heartbeat"}, {"type": "output", "data": {"status": 1}}, {"type": "event", "name": "scanned", "data": [1]},
@@ -77,12 +79,13 @@ def changed(draw: st.DrawFn) -> bytes:
     return json.dumps(data).encode()
 
 
-victim = Workflow("victim").then(remote_step("hostile", timeout=20, retry=Retry(attempts=1, delay=0.01))).commit()
-honest = Workflow("honest").then(remote_step("doubles")).commit()
+victim = Workflow("victim").then(remote_step("hostile", timeout=60, retry=Retry(attempts=1, delay=0.01))).commit()
+honest = Workflow("honest").then(remote_step("doubles", retry=Retry(attempts=5), sealed=False)).commit()
 
 
 @step
-async def local(x: Any) -> Any:
+async def local(x: Any, ctx: Context) -> Any:
+    await ctx.write(x)
     return x
 
 
@@ -91,8 +94,8 @@ bystander = Workflow("bystander").then(local).commit()
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(elsewhere, "CALL_HEARTBEAT_SECONDS", 0.3)
-    monkeypatch.setattr(elsewhere, "HANDLER_DEATHS", 1)
+    monkeypatch.setattr(elsewhere, "CALL_HEARTBEAT_SECONDS", 1.0)
+    monkeypatch.setattr(elsewhere, "HANDLER_DEATHS", 0)
     monkeypatch.setattr(elsewhere, "HANDLER_PATIENCE_SECONDS", 1.0)
 
 
@@ -151,26 +154,38 @@ def check(result: RunResult, expected: str, lines: list[str]) -> None:
         assert result.tripwire is not None and result.tripwire.step == "hostile"
 
 
-async def test_whatever_a_handler_says(noria: Noria, client: Client, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.fixture(params=["plain", "sealed"])
+async def either(request: pytest.FixtureRequest, noria: Noria, server_url: str) -> AsyncIterator[Noria]:
+    """A client without a codec, and one with."""
+    if request.param == "plain":
+        yield noria
+    else:
+        async with Noria.connect(server_url, namespace=noria.namespace, codec=AesGcm({"k": bytes(32)})) as sealing:
+            yield sealing
+
+
+async def test_whatever_a_handler_says(either: Noria, client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    noria = either
     scripts = [[m] for m in examples(said(), 150)] + examples(st.lists(said(), min_size=2, max_size=4), 60)
     scripts += [[Said(body=body, headers=None)] for body in SPECIAL]
     heard: list[Any] = []
 
     async def hostile(msg: Any) -> None:
         heard.append(msg)
-        for message in scripts[json.loads(msg.data)["input"]]:
+        for message in scripts[int(json.loads(msg.data)["run_id"][1:])]:
             await client.publish(msg.reply, message["body"], headers=message["headers"])
 
-    await client.subscribe(f"{noria.namespace}.step.victim.hostile", cb=hostile)
+    for more in ("", ".parcel"):
+        await client.subscribe(f"{noria.namespace}.step.victim.hostile{more}", cb=hostile)
     await serve_honestly(client, noria.namespace)
     caplog.set_level(logging.WARNING, "noria")
     async with noria.worker(victim, honest, bystander, lease=5, concurrency=300):
         runs = [noria.create_run(victim, f"v{n}") for n in range(len(scripts))]
         work = [asyncio.create_task(run.start(n)) for n, run in enumerate(runs)]
         for n in range(10):
-            assert (await asyncio.wait_for(noria.run(honest, n), 20)).result == n * 2
-            assert (await asyncio.wait_for(noria.run(bystander, n), 20)).result == n
-        results = await asyncio.wait_for(asyncio.gather(*work), 60)
+            assert (await asyncio.wait_for(noria.run(honest, n), 60)).result == n * 2
+            assert (await asyncio.wait_for(noria.run(bystander, n), 60)).result == n
+        results = await asyncio.wait_for(asyncio.gather(*work), 120)
         lines = [r.getMessage() for r in caplog.records]
         for result, script in zip(results, scripts, strict=True):
             check(result, deciding(script), lines)
@@ -178,9 +193,55 @@ async def test_whatever_a_handler_says(noria: Noria, client: Client, caplog: pyt
             await client.publish(msg.reply, b'{"status":"success","output":"late"}')
             await client.publish(msg.reply, b"\x00")
         await client.flush()
-        assert (await asyncio.wait_for(noria.run(honest, 21), 20)).result == 42
+        assert (await asyncio.wait_for(noria.run(honest, 21), 60)).result == 42
         assert [(await run.get()).status for run in runs[:40]] == [r.status for r in results[:40]]  # type: ignore[union-attr]
     assert not [r for r in caplog.records if r.exc_info], "nothing broke inside"
+
+
+CALL = {
+    "v": 1, "call": "c", "root": "bystander", "run_id": "r", "workflow": "bystander", "step": "local", "path": [], "input": 1, "attempt": 0,
+    "state": {}, "request_context": {}, "results": {}, "heartbeat": 2.0, "progress": "hostile.progress", "cancel": "hostile.cancel", "timeout": 5,
+    "index": None, "reply_as": "plain",
+}  # fmt: skip
+SMUGGLED = "a 1\r\nx\r\nPUB smuggled 1\r\nx\r\nPUB b"
+PARCEL = {"noria_blob": f"call-{'0' * 32}-1", "root": "bystander", "run_id": "r"}
+CLOSED = {"v": 1_000_001, "call": "c", "root": "bystander", "run_id": "r", "sealed": "AAAA"}
+
+
+@st.composite
+def asked(draw: st.DrawFn) -> bytes:
+    """A call with some of its fields exchanged, or anything."""
+    if draw(st.booleans()):
+        return draw(st.one_of(st.sampled_from(SPECIAL), st.binary(max_size=100)))
+    data = dict(draw(st.sampled_from([CALL, CALL, PARCEL, CLOSED])))
+    for field in draw(st.lists(st.sampled_from(sorted(data)), max_size=3)):
+        data[field] = draw(st.one_of(JSON, st.sampled_from(["*", ">", "", "a.b", " ", -1, 0, 1e300, "parcel", "sealed", "x" * 5000, SMUGGLED])))
+    return json.dumps(data).encode()
+
+
+async def test_whatever_a_handler_is_asked(either: Noria, client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    """Each request is answered: by a reply, or by an error that says what is wrong with it."""
+    bodies = examples(asked(), 200)
+    bodies += [json.dumps({**CALL, field: SMUGGLED}).encode() for field in CALL]
+    subject = f"{either.namespace}.step.bystander.local"
+    smuggled: list[Any] = []
+
+    async def caught(msg: Any) -> None:
+        smuggled.append(msg)
+
+    await client.subscribe("smuggled", cb=caught)
+    caplog.set_level(logging.WARNING, "noria")
+    async with either.worker(bystander):
+        answers = await asyncio.gather(*(client.request(subject + (".parcel" if n % 2 else ""), b, timeout=60) for n, b in enumerate(bodies)))
+        for body, answer in zip(bodies, answers, strict=True):
+            headers = answer.headers or {}
+            if "Nats-Service-Error" in headers:
+                assert headers["Nats-Service-Error"] and headers["Nats-Service-Error-Code"] in ("400", "503"), (body, headers)
+            else:
+                assert calls.decode(answer.data).status in ("success", "failed")  # type: ignore[union-attr]
+        assert sum("Nats-Service-Error" in (a.headers or {}) for a in answers) > 50
+        assert (await asyncio.wait_for(either.run(bystander, 7), 60)).result == 7
+    assert not smuggled and not [r for r in caplog.records if r.exc_info], "nothing broke inside"
 
 
 async def test_a_handler_cannot_answer_for_others(noria: Noria, client: Client) -> None:
@@ -223,7 +284,8 @@ async def test_a_reply_cannot_take_values_of_the_run(noria: Noria, client: Clien
 
 
 async def test_a_handler_that_never_stops_talking(noria: Noria, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(elsewhere, "CALL_BACKLOG", 50)
+    monkeypatch.setattr(elsewhere, "CALL_BACKLOG", 5)
+    flow = Workflow("victim").then(remote_step("hostile")).commit()
     cancelled = asyncio.Event()
 
     async def hostile(msg: Any) -> None:
@@ -237,7 +299,7 @@ async def test_a_handler_that_never_stops_talking(noria: Noria, client: Client, 
 
     await client.subscribe(f"{noria.namespace}.step.victim.hostile", cb=hostile)
     await client.subscribe(f"{noria.namespace}.uncall.>", cb=uncall)
-    async with noria.worker(victim):
-        result = await asyncio.wait_for(noria.run(victim, 1), 60)
+    async with noria.worker(flow):
+        result = await asyncio.wait_for(noria.run(flow, 1), 60)
         assert result.error is not None and "says more than can be handed on" in result.error.message
         await asyncio.wait_for(cancelled.wait(), 10)

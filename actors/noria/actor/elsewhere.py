@@ -46,6 +46,18 @@ class _Gone(Exception):
     """The handler died or stops: another one is to be called."""
 
 
+class _Heard(asyncio.Queue[Answer | None]):
+    """What a handler said and nobody looked at yet; what is too much is not kept."""
+
+    is_flooded = False
+
+    def hear(self, answer: Answer | None) -> None:
+        if self.full():
+            self.is_flooded = True
+        else:
+            self.put_nowait(answer)
+
+
 async def call_elsewhere(activation: Activation, step: Step, context: LiveContext) -> Any:
     """The output of a step handler elsewhere; what it signals is raised as if it had run here. Waits a while for somebody
     to serve it, then raises NoHandler; calls again when a handler dies."""
@@ -81,8 +93,8 @@ async def _within(step: Step, work: Any) -> Any:
 
 async def _call(activation: Activation, step: Step, context: LiveContext, subject: str) -> Any:
     """One call: hand on its progress, until there is a reply."""
-    heard: asyncio.Queue[Answer | None] = asyncio.Queue(CALL_BACKLOG + 1)
-    port, talk = activation.broker.calls, activation.broker.calls.open(lambda answer: None if heard.full() else heard.put_nowait(answer))
+    port, heard = activation.broker.calls, _Heard(CALL_BACKLOG)
+    talk = port.open(heard.hear)
     request = _request(activation, step, context, talk.address)
     courier = Courier(activation.broker, activation.key.tree, request.call, request.reply_as)
     wanted = True
@@ -92,13 +104,13 @@ async def _call(activation: Activation, step: Step, context: LiveContext, subjec
         subject = subject if parcel is body else f"{subject}.{calls.PARCEL}"
         talk.send(subject, parcel)
         while True:
-            if heard.qsize() > CALL_BACKLOG:
-                raise NoriaError(f"step {step.id!r}: its handler says more than can be handed on: {CALL_BACKLOG} messages wait")
             try:
                 async with asyncio.timeout(CALL_HEARTBEAT_SECONDS * SILENCE):
                     answer = await heard.get()
             except TimeoutError:
                 raise _Gone(f"no sign of life from its handler on {subject}") from None
+            if heard.is_flooded:
+                raise NoriaError(f"step {step.id!r}: its handler says more than can be handed on: {CALL_BACKLOG} messages wait")
             if answer is None:
                 raise _nobody(step, subject, len(body), port.max_bytes)
             if answer.error is not None:

@@ -26,6 +26,7 @@ PARCEL = "parcel"  # the token behind a step's subject, for calls that are seale
 SHOWN_CALL = ("call", "root", "run_id", "workflow", "step", "path", "attempt", "idempotency_key", "traceparent")  # of a sealed one
 SHOWN_TOLD = ("status", "type")  # the same of what a handler sends
 ReplyAs: TypeAlias = Literal["plain", "parcel", "sealed"]
+Address: TypeAlias = Annotated[str, Field(pattern=r"^[^\s*>]{1,1000}$")]  # a subject to publish to
 DEFERRED = ConfigDict(defer_build=True)  # validators are built with the first call: most workers start without one
 
 
@@ -54,9 +55,9 @@ class StepCall(BaseModel):
     suspend_data: Any = None
     idempotency_key: str = ""
     timeout: float | None = Field(None, description="seconds after which the caller gives up")
-    heartbeat: float = CALL_HEARTBEAT_SECONDS
-    progress: str | None = None
-    cancel: str | None = None
+    heartbeat: float = Field(CALL_HEARTBEAT_SECONDS, ge=0.01)
+    progress: Address | None = None
+    cancel: Address | None = None
     traceparent: str | None = None
     reply_as: ReplyAs = Field(
         "plain", description="how messages may come back: as they are; as a parcel when one is too large; the same, and sealed",
