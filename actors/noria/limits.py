@@ -7,6 +7,7 @@ MAX_VALUE_BYTES: Final = 64 * 1024 * 1024  # a command or a message of facts, bl
 PAYLOAD_MARGIN_BYTES: Final = 8 * 1024  # of the server's max_payload, for headers
 CHUNK_BYTES: Final = 512 * 1024  # of a blob; less where the server's max_payload is less
 MAX_RESOURCE_ID: Final = 1024  # characters: it travels in headers
+MAX_SUBJECT: Final = 3000  # characters: the server cuts a connection that sends a longer line than 4096 bytes
 MAX_NESTING: Final = 32  # actors from the root down
 MAX_LOG_MESSAGES: Final = 1_000_000  # of one run: a loop beyond that wants a new run
 MAX_ATTEMPTS: Final = 10_000  # retries of one call

@@ -7,13 +7,14 @@ import json
 import logging
 from typing import Any
 
+import nats
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from noria import Context, Noria, Workflow, step
 from noria.actor.load import PATH
-from noria.contract import commands, envelopes
+from noria.contract import commands, control, envelopes
 from noria.contract.envelopes import Envelope
 from noria.contract.facts import FactMessage, Rested
 from noria.errors import InvalidInput, NewerFormat
@@ -186,3 +187,41 @@ async def test_a_worker_outlives_anything(noria: Noria, target: str) -> None:
         await told(noria, kind, due)
         if target == "news":
             assert [(await asyncio.wait_for(run.resume("fine"), 10)).result for run in victims] == ["fine"] * 6
+
+
+NAMES: list[Any] = [
+    "a 1\r\nx\r\nPUB smuggled 1\r\nx\r\nPUB b", "a\nPUB smuggled 0\n\n", "*", ">", "", " ", "a.b", "\x00", "\u00e9", "x" * 5000, "$JS.>", 5, [], {},
+]  # fmt: skip
+
+
+async def test_the_control_api_answers_anything_and_writes_no_line_of_a_callers(
+    noria: Noria, server_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A name with line ends would be commands to the server in the worker's own connection, one of 5000 characters cut it."""
+    caplog.set_level(logging.WARNING, "noria")
+    client = await nats.connect(server_url)
+    smuggled: list[Any] = []
+    disconnected: list[int] = []
+
+    async def caught(msg: Any) -> None:
+        smuggled.append(msg)
+
+    await client.subscribe("smuggled", cb=caught)
+    noria.broker.connection.on_reconnect.append(lambda: disconnected.append(1))
+    async with noria.worker(flow):
+        known = {"run_id": "r", "workflow": "flow"}
+        bodies = [
+            (verb, {**{k: v for k, v in known.items() if k in model.model_fields}, field: name})
+            for verb, model in control.VERBS.items() for field in model.model_fields for name in NAMES
+            if not (field in ("wait", "seconds") and name == 5)
+        ]  # fmt: skip
+        for at in range(0, len(bodies), 50):
+            asked = [client.request(f"{noria.namespace}.api.{verb}", json.dumps(body).encode(), timeout=30) for verb, body in bodies[at : at + 50]]
+            answers = await asyncio.gather(*asked)
+            for (verb, body), answer in zip(bodies[at : at + 50], answers, strict=True):
+                refused = (answer.headers or {}).get("Nats-Service-Error-Code")
+                assert answer.data and refused in (None, "400", "404", "409"), (verb, body, answer)
+        await client.flush()
+        assert not smuggled and not disconnected and not [r for r in caplog.records if r.exc_info]
+        assert (await asyncio.wait_for(noria.run(flow, 2), 20)).status == "suspended"
+    await client.close()

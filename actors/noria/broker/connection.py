@@ -22,7 +22,7 @@ from noria.broker.appends import Append
 from noria.broker.wire import DESCRIPTION, STATUS, Incoming, WireClient
 from noria.clock import monotonic
 from noria.errors import BrokerUnavailable, NoriaError, NotPermitted
-from noria.limits import ANSWER_SECONDS, MAX_IN_FLIGHT, PATIENCE_SECONDS
+from noria.limits import ANSWER_SECONDS, MAX_IN_FLIGHT, MAX_SUBJECT, PATIENCE_SECONDS
 
 log = logging.getLogger("noria.broker")
 NO_LEADER = 10008
@@ -202,9 +202,12 @@ class Connection:
             self.write(b"HPUB %b %d %d\r\n%b%b\r\n" % (to.encode(), len(head), len(head) + len(body), head, body))
 
     def request(self, subject: str, body: bytes = b"", headers: Headers | None = None, timeout: float = ANSWER_SECONDS) -> Answer:
-        """Publish and get the answer's future; BrokerUnavailable when none comes in time."""
+        """Publish and get the answer's future; BrokerUnavailable when none comes in time, NoriaError for what is no subject."""
         answer = Answer(subject, self.loop)
-        self.ask(body, headers, answer, timeout)
+        if is_subject(subject):
+            self.ask(body, headers, answer, timeout)
+        else:
+            answer.failed(NoriaError(f"{subject[:200]!r} is no subject"))
         return answer
 
     def ask(self, body: bytes, headers: Headers | None, asker: Asker, timeout: float = ANSWER_SECONDS) -> None:
@@ -274,7 +277,9 @@ class Connection:
     # Receiving --------------------------------------------------------------------------------------------------
 
     async def subscribe(self, subject: str, callback: Callable[[Incoming], None], queue: str = "") -> Callable[[], Awaitable[None]]:
-        """Call back for each message, in the reading loop. Returns how to stop."""
+        """Call back for each message, in the reading loop. Returns how to stop. Raises NoriaError for what is no subject."""
+        if not is_subject(subject):
+            raise NoriaError(f"{subject[:200]!r} is no subject")
 
         async def early(msg: Msg) -> None:  # what comes before the reader is in its place
             callback(Incoming(msg.subject, msg.reply, msg.data, headers={INLINE.get(k, k): v for k, v in (msg.headers or {}).items()}))
@@ -297,6 +302,11 @@ class Connection:
                     log.debug("unsubscribe: %s", error)
 
         return stop
+
+
+def is_subject(text: str) -> bool:
+    """Whether it can be written into the protocol as one. What a caller names has to be asked, what is made of known ids has not."""
+    return 0 < len(text) <= MAX_SUBJECT and " " not in text and text.isprintable()
 
 
 def shown(url: str) -> str:

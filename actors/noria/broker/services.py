@@ -12,7 +12,7 @@ from nats.aio.msg import Msg
 from nats.micro.request import ERROR_CODE_HEADER, ERROR_HEADER, Request
 from nats.micro.service import Service, ServiceConfig
 
-from noria.broker.connection import Connection
+from noria.broker.connection import Connection, is_subject
 from noria.broker.wire import STATUS, Incoming
 from noria.errors import NoriaError
 from noria.ports import Answer, Endpoint, Nobody, RunKey
@@ -43,7 +43,8 @@ class NatsCalls:
         return NatsTalk(self.connection, on_message)
 
     def tell(self, subject: str, body: bytes) -> None:
-        self.connection.publish(subject, body)
+        if is_subject(subject):
+            self.connection.publish(subject, body)
 
     async def listen(self, subject: str, callback: Callable[[str, bytes], None]) -> Callable[[], Awaitable[None]]:
         return await self.connection.subscribe(subject, lambda msg: callback(msg.subject, msg.data))
@@ -70,6 +71,8 @@ class NatsTalk:
         self.address, self.close = connection.open_inbox("", arrived, lambda _: on_message(None))
 
     def send(self, subject: str, body: bytes) -> None:
+        if not is_subject(subject):
+            raise NoriaError(f"{subject[:200]!r} is no subject")
         limit = self._connection.client.max_payload
         if len(body) > limit:
             raise NoriaError(f"{len(body)} bytes on {subject} exceed the server's max_payload of {limit} bytes")

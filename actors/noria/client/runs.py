@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from noria import ids
 from noria.actor.load import glance, load, load_newest, look_closer
 from noria.actor.retention import forget
 from noria.client.catalogued import Catalogued
@@ -53,6 +54,8 @@ class Runs:
         return run_record(shown, known.parse_output if known is not None else None)
 
     async def _find(self, run_id: str, workflow: Workflow | str | None) -> RunKey | None:
+        if not ids.RUN_ID.fullmatch(run_id):
+            return None
         if workflow is not None:
             return RunKey(_name(workflow), run_id)
         found = await self._noria.broker.commands.find(run_id)
@@ -163,12 +166,15 @@ class Workflows:
     async def get(self, id: str) -> dict[str, Any] | None:
         """Graph, schemas and version of a workflow; None if it is unknown."""
         await self._noria.broker.provision()
-        body = await self._noria.broker.catalogue.get(id)
+        body = await self._noria.broker.catalogue.get(id) if ids.NAME.fullmatch(id) else None
         return None if body is None else loads(body)
 
 
 def _name(workflow: Workflow | str) -> str:
-    return workflow if isinstance(workflow, str) else workflow.id
+    name = workflow if isinstance(workflow, str) else workflow.id
+    if not ids.NAME.fullmatch(name):
+        raise InvalidInput(f"workflow id {name!r}: use letters, digits, '-' and '_'")
+    return name
 
 
 def _expired(at: float | None) -> bool:

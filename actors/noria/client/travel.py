@@ -136,7 +136,7 @@ def step_path(step: Any) -> tuple[str, ...]:
 def check_target(graph: dict[str, Any], target: tuple[str, ...]) -> None:
     """Raises StepNotFound with the steps that the graph has."""
     units = units_of(graph)
-    for name in target:
+    for name in target or ("",):
         if name not in units:
             there = choices(sorted(_paths(graph)))
             raise StepNotFound(f"workflow {graph['id']!r} has no step {'.'.join(target)!r}; there are {there}")

@@ -55,7 +55,7 @@ class StepCall(BaseModel):
     suspend_data: Any = None
     idempotency_key: str = ""
     timeout: float | None = Field(None, description="seconds after which the caller gives up")
-    heartbeat: float = Field(CALL_HEARTBEAT_SECONDS, ge=0.01)
+    heartbeat: float = Field(default=CALL_HEARTBEAT_SECONDS, ge=0.01)
     progress: Address | None = None
     cancel: Address | None = None
     traceparent: str | None = None
