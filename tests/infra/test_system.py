@@ -31,7 +31,8 @@ class System:
 
     def __init__(self, folder: Path, certs: Path) -> None:
         self.folder, self.certs, self.processes = folder, certs, list[subprocess.Popen[bytes]]()
-        self.ports = {(name, port): free_port() for name in (*NODES, "worker-1", "worker-2", "collector") for port in (4222, 6222, 8222, 8080, 4318)}
+        wanted = [*((name, port) for name in NODES for port in (4222, 6222, 8222)), ("worker-1", 8080), ("worker-2", 8080), ("collector", 4318)]
+        self.ports = {place: free_port() for place in wanted}
 
     def here(self, service: str, text: str) -> str:
         """A value of the compose file as it is here."""

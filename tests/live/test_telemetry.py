@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 from tests.live.test_triggers import publish
 
-from noria import Context, Noria, Retry, Workflow, runlog, step
+from noria import Context, Noria, NoriaError, Retry, Workflow, runlog, step
 from noria.ports import ActorKey
 from noria.telemetry import metrics
 from noria.telemetry.observer import OtelObserver
@@ -49,7 +49,7 @@ class Seen:
 
     async def count(self, spans: int, name: str) -> list[ReadableSpan]:
         """A hosting's span ends just after the caller's news."""
-        for _ in range(200):
+        for _ in range(1500):
             if len(self.spans(name)) >= spans:
                 break
             await asyncio.sleep(0.01)
@@ -193,7 +193,7 @@ async def test_every_command_has_a_span_that_is_linked_with_the_run(noria: Noria
         assert (await fork.result()).status == "suspended"
         await held.start_async(1)
         await begun.wait()
-        with pytest.raises(TimeoutError):
+        with pytest.raises((TimeoutError, NoriaError)):  # it runs: whoever is asked says so late
             await held.restart(timeout=0.1)
         await held.cancel()
         await seen.count(4, "run listed")
