@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
-from noria import Context, RunEvent, RunResult, RunStream, Step, step
+from noria import Context, Noria, RunEvent, RunResult, RunStream, Step, step
 
 
 def gives(id: str, output: Any, calls: Counter[str] | None = None, /, *, name: str | None = None, **options: Any) -> Step:
@@ -19,6 +20,18 @@ def gives(id: str, output: Any, calls: Counter[str] | None = None, /, *, name: s
         return output(data) if callable(output) else output
 
     return step(work, id=id, **options)
+
+
+@asynccontextmanager
+async def closed_store(noria: Noria) -> AsyncIterator[None]:
+    """The server refuses to store anything of any run: everything is larger than the stream takes."""
+    name, api = noria.broker.subjects.runs, noria.broker.connection.api
+    config = (await api(f"STREAM.INFO.{name}"))["config"]
+    for size in (1, config["max_msg_size"]):
+        answer = await api(f"STREAM.UPDATE.{name}", {**config, "max_msg_size": size})
+        assert "error" not in answer, answer
+        if size == 1:
+            yield
 
 
 def fails(id: str, message: str, calls: Counter[str] | None = None, **options: Any) -> Step:

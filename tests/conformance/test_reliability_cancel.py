@@ -11,7 +11,7 @@ import pytest
 
 from noria import Context, Noria, Workflow, step
 from noria.errors import NoriaError
-from tests.conformance.doubles import fails, gives
+from tests.conformance.doubles import closed_store, fails, gives
 from tests.conformance.test_reliability_concurrency import again, all_acknowledged, asks
 
 
@@ -80,14 +80,13 @@ async def test_a_cancel_wakes_a_sleeping_run(noria: Noria, calls: Counter[str], 
 
 
 @pytest.mark.row("CN-10")
-async def test_a_cancel_that_cannot_be_stored_says_so(noria: Noria, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_cancel_that_cannot_be_stored_says_so(noria: Noria) -> None:
     flow = Workflow("flow").then(asks).commit()
     async with noria.worker(flow):
         run = noria.create_run(flow)
         await run.start(1)
-        with monkeypatch.context() as patch:
-            patch.setattr(noria.broker.commands, "send", lambda *_: (_ for _ in ()).throw(NoriaError("the store is full")))
-            with pytest.raises(NoriaError, match="the store is full"):
+        async with closed_store(noria):
+            with pytest.raises(NoriaError, match="exceeds maximum allowed"):
                 await run.cancel()
         assert (await run.get()).status == "suspended"
 

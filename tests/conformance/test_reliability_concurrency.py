@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from noria.errors import InvalidInput, NoriaError, RunNotSuspended
 from noria.machine.fold import fold_command, fold_message
 from noria.machine.state import Tree
 from noria.ports import ActorKey
-from tests.conformance.doubles import fails, gives
+from tests.conformance.doubles import closed_store, fails, gives
 
 
 @step
@@ -30,10 +31,13 @@ async def again(noria: Noria, workflow: str, run_id: str) -> None:
     await noria.broker.commands.send(key, first.body)
 
 
+async def consumer(noria: Noria, workflow: str) -> dict[str, Any]:
+    return await noria.broker.connection.api(f"CONSUMER.INFO.{noria.broker.subjects.runs}.w-{workflow}")
+
+
 async def all_acknowledged(noria: Noria, workflow: str) -> None:
-    name = f"CONSUMER.INFO.{noria.broker.subjects.runs}.w-{workflow}"
     async with asyncio.timeout(10):
-        while (info := await noria.broker.connection.api(name))["num_ack_pending"] or info["num_pending"]:
+        while (info := await consumer(noria, workflow))["num_ack_pending"] or info["num_pending"]:
             await asyncio.sleep(0.02)
 
 
@@ -85,21 +89,16 @@ async def test_a_duplicate_while_the_step_runs_is_fenced_on_every_worker(noria: 
 @pytest.mark.row("ST-07")
 @pytest.mark.row("ST-19")
 @pytest.mark.row("CC-02")
-async def test_a_fault_of_the_store_is_tried_again(noria: Noria, calls: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_fault_of_the_store_is_tried_again(noria: Noria, calls: Counter[str]) -> None:
     flow = Workflow("flow").then(gives("one", 1, calls)).then(gives("two", 2, calls)).commit()
-    append, faults = noria.broker.log.append, [2]
-
-    def faulty(actor: ActorKey, body: bytes, expected: int) -> Any:
-        if faults and faults[0]:
-            faults[0] -= 1
-            failed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-            failed.set_exception(NoriaError("a transient error of the store"))
-            return failed
-        return append(actor, body, expected)
-
-    monkeypatch.setattr(noria.broker.log, "append", faulty)
-    async with noria.worker(flow, lease=2):
-        result = await noria.run(flow, 0, timeout=15)
+    run = noria.create_run(flow)
+    await run.start_async(0)
+    async with AsyncExitStack() as stack:
+        async with closed_store(noria), asyncio.timeout(20):
+            await stack.enter_async_context(noria.worker(flow, lease=2))
+            while not (await consumer(noria, "flow")).get("num_redelivered"):
+                await asyncio.sleep(0.02)
+        result = await run.result(timeout=20)
     assert (result.status, result.result) == ("success", 2)
     assert calls["one"] >= 2 and calls["two"] == 1, "the next step never begins before the result is stored"
 
@@ -268,14 +267,13 @@ async def test_an_invalid_computed_concurrency_means_one_at_a_time(noria: Noria,
 
 
 @pytest.mark.row("CC-17")
-async def test_a_resume_that_could_not_be_sent_leaves_the_item_suspended(noria: Noria, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_resume_that_could_not_be_sent_leaves_the_item_suspended(noria: Noria) -> None:
     flow = Workflow("flow").foreach(asks, concurrency=2).commit()
     async with noria.worker(flow):
         run = noria.create_run(flow)
         await run.start([1, 2])
-        with monkeypatch.context() as patch:
-            patch.setattr(noria.broker.commands, "send", lambda *_: (_ for _ in ()).throw(NoriaError("the publish failed")))
-            with pytest.raises(NoriaError, match="the publish failed"):
+        async with closed_store(noria):
+            with pytest.raises(NoriaError, match="exceeds maximum allowed"):
                 await run.resume("x", index=0)
         record = await run.get()
         assert record is not None and [s.index for s in record.suspended] == [0, 1]
