@@ -37,8 +37,8 @@ properties *args:
     {{python}} -m pytest tests/properties {{args}}
 
 # the protocol models with all their clients and crashes; minutes
-models:
-    {{python}} -m tests.models
+models *args:
+    {{python}} -m tests.models {{args}}
 
 # the README's workflow; the report lands in examples/report.json
 run-example:
