@@ -3,6 +3,7 @@ each actor's chain in order."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import assert_never
 
 from noria.contract.commands import Cancel, Command, Restart, Resume, Start, TimerFired, TimeTravel
@@ -89,10 +90,20 @@ def _created(tree: Tree, command: Start | TimeTravel) -> None:
 
 
 def _pend(tree: Tree, sequence: int, path: str) -> None:
-    if (sequence, path) not in tree.pending:
+    """Into the list, which stays in order: of a wide fan-out it is long."""
+    command, at = (sequence, path), bisect_left(tree.pending, (sequence, path))
+    if at == len(tree.pending) or tree.pending[at] != command:
         tree.commands += path == tree.base
-        tree.pending.append((sequence, path))
-        tree.pending.sort()
+        tree.pending.insert(at, command)
+
+
+def _consume(tree: Tree, actor: Actor, seen: int) -> None:
+    """Commands that a fact of the actor covers are pending no more; `seen`: the last one that an earlier fact covered.
+    None is older than what started it."""
+    first = 0 if actor is tree.root else bisect_left(tree.pending, (max(seen + 1, actor.started), ""))
+    end = bisect_left(tree.pending, (actor.in_seen + 1, ""))
+    if first < end:
+        tree.pending[first:end] = [p for p in tree.pending[first:end] if p[1] != actor.path]
 
 
 def fold_unreadable(tree: Tree, sequence: int, path: str, is_command: bool) -> None:
@@ -110,17 +121,15 @@ def fold_message(tree: Tree, sequence: int, path: str, message: FactMessage) -> 
     actor = tree.actor(path)
     if sequence <= actor.last:
         return
-    first = actor.last == 0
+    first, seen = actor.last == 0, actor.in_seen
     actor.last, actor.door, actor.host = sequence, message.door, message.host
     actor.in_seen = max(actor.in_seen, message.in_seen)
     tree.facts += 1
     tree.misfit = None
-    if path == tree.base:
-        tree.pending = [p for p in tree.pending if p[0] > actor.in_seen or p[1] != path]
-        if tree.travels:
-            tree.travels = {s: c for s, c in tree.travels.items() if s > actor.in_seen}
-    elif message.in_seen:
-        tree.pending = [p for p in tree.pending if p[0] > actor.in_seen or p[1] != path]
+    if tree.pending:
+        _consume(tree, actor, seen)
+    if path == tree.base and tree.travels:
+        tree.travels = {s: c for s, c in tree.travels.items() if s > actor.in_seen}
     if tree.root.status in ENDED and not isinstance(message.facts[0], Rewound):
         return
     if first and path != tree.base:
@@ -231,9 +240,12 @@ def link(tree: Tree, child: Actor) -> None:
     """A child is seen from its first fact on; its ancestors with it, which may have no fact of their own."""
     above, unit = tree.actor(parent(child.path)), split(segment(child.path))[0]
     known = above.children.setdefault(unit, [])
-    if child.path in known:
+    members = tree.members(known)
+    if child.path in members:
         return
     succeed(tree, known, child.path)
+    if isinstance(members, set):
+        members.add(child.path)
     if unit not in above.order:
         above.order.append(unit)
     if above.path != tree.base:

@@ -16,6 +16,7 @@ from noria.contract.values import as_list
 
 ENDED = frozenset({"success", "failed", "canceled", "tripwire"})
 RESTING = ENDED | {"suspended", "waiting", "paused"}
+WIDE = 32  # children in a list from which on it is not searched one by one
 
 T = TypeVar("T")
 Register: TypeAlias = dict[str, list[Any]]  # key -> [sequence, value], or [sequence] once removed
@@ -95,7 +96,7 @@ class Tree:
     __slots__ = (
         "actors", "base", "began_at", "cancel", "commands", "context", "created_at", "cursor", "expires_at", "facts", "fired", "handed", "held",
         "held_data", "hosted", "leaf_done", "misfit", "pending", "per_step", "resource_id", "state", "takeovers", "traceparent", "travels",
-        "updated_at", "usage", "version",
+        "updated_at", "usage", "version", "wide",
     )  # fmt: skip
 
     def __init__(self, base: str = "") -> None:
@@ -126,6 +127,7 @@ class Tree:
         self.expires_at: float | None = None  # when the record of an ended run is hidden
         self.began_at: float | None = None  # the start, or the last time travel
         self.updated_at: float | None = None
+        self.wide: dict[int, tuple[list[str], set[str]]] = {}  # long lists of children as sets, by id; derived, a cache
 
     @property
     def root(self) -> Actor:
@@ -170,6 +172,18 @@ class Tree:
             return items[index] if items is not None and index < len(items) else None
         return above.prev
 
+    def members(self, known: list[str]) -> list[str] | set[str]:
+        """To look a child up in a list of children. A long one as a set: who adds to the list adds to the set, and it is
+        made anew when the list changed otherwise."""
+        if len(known) < WIDE:
+            return known
+        found = self.wide.get(id(known))
+        if found is None or found[0] is not known or len(found[1]) != len(known):
+            if len(self.wide) >= WIDE:
+                self.wide.clear()
+            found = self.wide[id(known)] = (known, set(known))
+        return found[1]
+
     def below(self, path: str) -> list[Actor]:
         """All actors under `path`, itself not included."""
         prefix = f"{path}." if path else ""
@@ -193,7 +207,7 @@ class Tree:
     def dump(self) -> dict[str, Any]:
         """For JSON (dataclasses are left to the encoder); `Tree.of` of what comes back gives the same tree, but for
         commands that no fact covers: whoever loads a tree reads them again."""
-        data = {name: getattr(self, name) for name in self.__slots__ if name not in ("actors", "travels")}
+        data = {name: getattr(self, name) for name in self.__slots__ if name not in ("actors", "travels", "wide")}
         data["actors"] = list(self.actors.values())
         return data
 
@@ -202,7 +216,7 @@ class Tree:
         """From `dump()`, through JSON. Raises one of `values.BAD_DATA` for anything else."""
         tree = cls(_like("", data["base"]))
         for name in cls.__slots__:
-            if name != "actors" and name in data:
+            if name not in ("actors", "wide") and name in data:
                 setattr(tree, name, _like(getattr(tree, name), data[name]))
         tree.pending = [(sequence, path) for sequence, path in tree.pending]
         tree.held = {place: _made(Step, cast(Any, given)) for place, given in tree.held.items()}
