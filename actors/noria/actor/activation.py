@@ -44,7 +44,7 @@ class Activation:
         self.delivery = delivery
         self.others: list[Delivery] = []  # further deliveries of this actor, kept in hand and renewed
         self.cancelled = asyncio.Event()
-        self.stirred = asyncio.Event()  # set by the next look at what came, and then replaced: each waiter sees each look
+        self.listeners: set[Callable[[], None]] = set()  # called after each look at what came
         self.recovered = False
         self.suspect = False  # not renewed for longer than the lease: read before the next step
         self.lapsed = False  # so was its delivery, and another may host by it
@@ -234,8 +234,8 @@ class Activation:
                 if self.stretch is not None:
                     self.stretch.took_in(entry.body)
         self._prove()
-        stirred, self.stirred = self.stirred, asyncio.Event()
-        stirred.set()
+        for tell in self.listeners:
+            tell()
 
     def _prove(self) -> None:
         """A suspect that got on is none any more: another one's turn."""

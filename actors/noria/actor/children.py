@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from noria.actor import owned
 from noria.clock import now
@@ -24,17 +24,21 @@ from noria.workflow.steps import Step
 if TYPE_CHECKING:
     from noria.actor.activation import Activation
 
+T = TypeVar("T")
 Drive = Callable[["Activation", Actor], Coroutine[Any, Any, str]]
 
 
 async def run_children(activation: Activation, actor: Actor, task: RunChildren, drive: Drive) -> dict[str, str]:
     """Run the open children until each of them rests; status by segment. Those that were not begun are "paused"."""
     fanout = _Fanout(activation, actor, task, drive)
+    activation.listeners.add(fanout.hear)
     try:
         return await fanout.run()
     except BaseException:
         await fanout.stop()
         raise
+    finally:
+        activation.listeners.discard(fanout.hear)
 
 
 class _Fanout:
@@ -45,7 +49,9 @@ class _Fanout:
         self.local: dict[asyncio.Task[str], str] = {}
         self.remote: set[str] = set()
         self.sending: set[asyncio.Task[None]] = set()  # starts on their way
-        self.stirred = activation.stirred
+        self.done: list[asyncio.Task[Any]] = []  # of both, not collected yet
+        self.bell = asyncio.Event()  # something is done, or there is news
+        self.stirred = False  # the activation read what came
         self.passed: set[tuple[str, float]] = set()  # timers of children that live elsewhere
         self.closed = False  # a failure or a bail: begin no more
         self.ended = 0
@@ -93,13 +99,18 @@ class _Fanout:
                 break
             if not self.local:
                 activation.host.free_slot(activation)  # one who only watches holds no slot
-            await self._wait()
+            await self.bell.wait()
             news = self._collect()
             await self._live_again()
             if news:
                 await self._pass_on()
         await activation.host.take_slot(activation)
         return {seg: self.rested.get(seg, "paused") for seg in self.task.segments}
+
+    def hear(self) -> None:
+        """The activation read what came."""
+        self.stirred = True
+        self.bell.set()
 
     async def stop(self) -> None:
         self.activation.stopping = True
@@ -124,14 +135,22 @@ class _Fanout:
                     rested.append(child)
                 else:
                     await self._store_input()
-                    self.sending.add(asyncio.ensure_future(self._send_start(child)))
+                    self.sending.add(self._begun(self._send_start(child)))
                 if self.activation.watching == 1:
                     self.activation.wake()  # the first one: the supervisor must begin to re-read
             else:
-                task = asyncio.ensure_future(self._watched(child, self.drive(self.activation, child)))
-                self.local[task] = seg
+                self.local[self._begun(self._watched(child, self.drive(self.activation, child)))] = seg
         for child in rested:
             await self._go_on(child)
+
+    def _begun(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self.done.append(task)
+        self.bell.set()
 
     def _watched(self, child: Actor, work: Coroutine[Any, Any, str]) -> Coroutine[Any, Any, str]:
         """A nested workflow has a span of its own; a step alone has its step's."""
@@ -220,30 +239,23 @@ class _Fanout:
         pending = self.activation.tree.pending
         return child.status not in ENDED and any(path == child.path and s > child.in_seen for s, path in pending)
 
-    async def _wait(self) -> None:
-        stirred = asyncio.ensure_future(self.stirred.wait())
-        try:
-            await asyncio.wait({*self.local, *self.sending, stirred}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            stirred.cancel()
-        for task in [t for t in self.sending if t.done()]:
-            self.sending.discard(task)
-            task.result()
-
     def _collect(self) -> bool:
         """Count who came to rest, and take up again who got what it waits for; whether anything came from outside."""
-        for task in [t for t in self.local if t.done()]:
-            seg = self.local.pop(task)
-            self._rest(seg, task.result())
-        if not self.stirred.is_set():
+        self.bell.clear()
+        done, self.done = self.done, []
+        for task in done:
+            status, seg = task.result(), self.local.pop(task, None)
+            if seg is None:
+                self.sending.discard(task)
+            else:
+                self._rest(seg, status)
+        if not self.stirred:
             return False
-        self.stirred = self.activation.stirred
-        tree = self.activation.tree
-        asked = {path for sequence, path in tree.pending if sequence > tree.actor(path).in_seen}
-        for seg in list(self.remote):
-            child = self.child(seg)
-            if child.status in ENDED or (child.status in RESTING and child.path not in asked):  # one that ended waits for nothing
-                self._rest(seg, child.status)
+        self.stirred = False
+        resting = [child for child in map(self.child, self.remote) if child.status in RESTING]
+        for child in resting:
+            if not self._has_command(child):
+                self._rest(segment(child.path), child.status)
         stirred = self._with_news() if self.rested else set[str]()
         for seg in [s for s in self.rested if s in stirred]:
             del self.rested[seg]
