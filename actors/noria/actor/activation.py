@@ -277,7 +277,7 @@ class Activation:
             await resting.save(self)
             resting.announce(self)
         else:
-            self.broker.news.nudge(self.key.tree, f"{self.journal.nonce} {self.key.path}")
+            self.host.tell_those_above(self)
 
     # What the tasks use -----------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from noria.clock import monotonic, now
 from noria.errors import BrokerUnavailable, GraphMismatch, NewerFormat, NoriaError
 from noria.ids import Nonces
 from noria.limits import CALLED_KEPT, MAX_IN_HAND, RECORD_EVERY_SECONDS, STEP_BACK_SECONDS, THREADS
-from noria.machine.state import above
+from noria.machine.state import above, parent
 from noria.observing import Observer
 from noria.ports import ActorKey, Broker, Delivery, Receiver, RunKey
 from noria.workflow.builder import Workflow
@@ -45,6 +45,7 @@ class Host:
         self._of_run: dict[RunKey, set[Activation]] = {}
         self._slots: set[Activation] = set()
         self._incoming: set[Activation] = set()  # no slot yet: not judged, or waiting for one; each may need one
+        self._told: set[tuple[RunKey, str]] = set()  # run and path of those above whose children rested in this turn
         self._freed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._receivers: list[Receiver] = []
@@ -185,6 +186,16 @@ class Host:
         for activation in self._of_run.get(run, ()):
             if activation.nonce != nonce:
                 activation.wake()
+
+    def tell_those_above(self, activation: Activation) -> None:
+        """A child came to rest. One word for all siblings that do so in this turn of the loop: whoever hears it reads."""
+        key = activation.key
+        block = (key.tree, parent(key.path))
+        if block not in self._told:
+            if not self._told:
+                asyncio.get_running_loop().call_soon(self._told.clear)
+            self._told.add(block)
+            self.broker.news.nudge(key.tree, f"{activation.nonce} {key.path}")
 
     # Slots ------------------------------------------------------------------------------------------------------
 
