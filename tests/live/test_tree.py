@@ -176,6 +176,20 @@ async def test_spread_children_see_what_children_in_place_see(noria: Noria, serv
     assert spread[1][0]["prepared"] == [5, 6, 7] and spread[1][0]["doubled"] is None and spread[2][0][0]["doubled"] == [10] * 4
 
 
+async def test_what_one_item_gave_is_not_the_result_of_its_foreach(noria: Noria) -> None:
+    @step
+    async def look(x: int, ctx: Context) -> object:
+        return ctx.step_result("look", "none")
+
+    @step
+    async def after(x: object, ctx: Context) -> object:
+        return ctx.step_result("look")
+
+    flow = Workflow("one-by-one").foreach(look, concurrency=1).then(after).commit()
+    async with noria.worker(flow):
+        assert (await noria.run(flow, [1, 2, 3], timeout=20)).result == ["none"] * 3
+
+
 async def test_spread_steps_see_what_the_workflow_in_place_around_them_made_of_its_input(noria: Noria) -> None:
     class Order(BaseModel):
         items: list[int]

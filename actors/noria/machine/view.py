@@ -86,13 +86,13 @@ def usage(tree: Tree) -> dict[str, int]:
 
 
 def result(tree: Tree, workflow: Actor, step: str) -> tuple[Any] | None:
-    """The output of a step that succeeded in a workflow, in a tuple; None when there is none."""
+    """The output of a step that succeeded in a workflow, in a tuple; None when there is none. One item's is not its foreach's."""
     record = workflow.steps.get(step)
     if record is not None:
         return (record.output,) if record.status == "success" else None
     for path in reversed(workflow.children.get(step, [])):
         child = tree.actors.get(path)
-        if child is not None and child.status == "success":
+        if child is not None and child.status == "success" and split(segment(path))[1] is None:
             return (child.output,)
     return None
 
