@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any
 
-from noria.actor import activation, attending, children, endings, load, perform, resting, travel
+from noria.actor import attending, children, endings, load, perform, resting, travel
 from noria.actor.activation import Activation
 from noria.actor.children import _Fanout
 from noria.actor.journal import Journal
@@ -72,10 +72,10 @@ def parent_rests_too_early() -> list[Patch]:
 def news_without_reading() -> list[Patch]:
     async def mutated(body: Activation, *_: Any) -> None:
         for entry in await body.broker.commands.read(body.key, body.journal.in_seen):
-            await body._fold(entry)
+            await body.journal.take_in(entry)
             body.journal.in_seen = entry.sequence
-        stirred, body.stirred = body.stirred, activation.asyncio.Event()
-        stirred.set()
+        for tell in body.listeners:
+            tell()
 
     return [(Activation, "_look", mutated)]
 
