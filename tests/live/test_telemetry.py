@@ -322,7 +322,8 @@ async def test_every_metric_that_is_defined_is_exported(seen: Seen) -> None:
     assert all(seen.metric(m.name) for m in metrics.ALL)
 
 
-async def test_log_lines_name_their_run(noria: Noria, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("elsewhere", [False, True])
+async def test_log_lines_name_their_run(noria: Noria, caplog: pytest.LogCaptureFixture, server_url: str, elsewhere: bool) -> None:
     caplog.handler.addFilter(runlog.RunFilter())
 
     @step
@@ -332,7 +333,10 @@ async def test_log_lines_name_their_run(noria: Noria, caplog: pytest.LogCaptureF
         return x
 
     talking = Workflow("talking").then(talk).then(broken).commit()
-    async with noria.worker(talking):
+    async with (
+        Noria.connect(server_url, namespace=noria.namespace) as other,
+        noria.worker(talking, steps=not elsewhere), other.worker(talking, runs=not elsewhere),
+    ):  # fmt: skip
         result = await noria.run(talking, 1)
     ours = [r for r in caplog.records if r.message in ("working", "mine") or "broken" in r.message]
     assert len(ours) == 3 and {r.run_id for r in ours} == {result.run_id} and {r.workflow for r in ours} == {"talking"}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
+from noria import runlog
 from noria.actor.courier import Courier, opened
 from noria.contract import calls
 from noria.contract.calls import StepCall
@@ -101,6 +102,7 @@ class StepService:
     async def _attend(self, workflow: Workflow, step: Step, call: StepCall, courier: Courier) -> BaseModel:
         """The reply to one call, with signs of life until then."""
         context = CallContext(self._noria, workflow, step, call, courier)
+        runlog.current.set(RunKey(context.workflow_id, call.run_id))
         work = asyncio.create_task(self._reply(workflow, step, call, context))
         beats = asyncio.create_task(self._beat(call)) if call.progress is not None else None
         if call.cancel is not None:
