@@ -158,3 +158,14 @@ def test_they_cross_the_wire() -> None:
     assert envelopes.decode(envelopes.Envelope("noria", "w", "r").encode("", sent)) == sent
     command = commands.TimeTravel("t", 1.0, ["n", "b"], 1, 2, {"a": {"output": 1}}, {"s": 1}, {"c": 1}, True, "res", "2", None, {"base": ""})
     assert commands.decode(commands.encode(command)) == command
+
+
+@pytest.mark.parametrize(("path", "verdict"), [("f=0", "ack"), ("f=0@2", "host")])
+def test_an_item_is_begun_though_the_record_is_older_than_its_life(path: str, verdict: str) -> None:
+    """Its foreach had ended then: the items of that life were forgotten, those of a later one had not begun."""
+    tree = Tree()
+    fold_command(tree, 1, "", commands.Start("id", 1.0, [1]))
+    fold_message(tree, 2, "", message(BlockEnded("f", "foreach", "success", 2.0, total=1), Finished("success", 2.0)))
+    item = tree.at(path)
+    fold_command(item, 9, path, commands.Start("id", 3.0, 1))
+    assert judge(item, 9) == verdict

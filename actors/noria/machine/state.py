@@ -149,10 +149,9 @@ class Tree:
             above = self.actors.get(parent(path))
             unit, index, life = split(segment(path))
             if above is not None:
-                if index is not None and unit in above.blocks:
-                    return True
-                if life < above.life(unit if index is None else f"{unit}={index}"):
-                    return True
+                current = above.life(unit if index is None else f"{unit}={index}")
+                if life < current or (index is not None and unit in above.blocks and life == current):
+                    return True  # a later life than the current one began after what this tree knows
             path = parent(path)
         return False
 
