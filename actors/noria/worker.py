@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from noria.actor.host import Host
 from noria.actor.retention import sweep_for_ever
@@ -25,6 +25,8 @@ def with_nested(workflows: Iterable[Workflow]) -> list[Workflow]:
     """Each workflow once, committed. Raises DefinitionError when two of them share an id."""
     found: dict[str, Workflow] = {}
     for workflow in workflows:
+        if not isinstance(cast(Any, workflow), Workflow):
+            raise DefinitionError(f"a worker takes workflows one by one, worker(order, invoice), not {workflow!r}")
         if workflow.id in found and found[workflow.id] is not workflow:
             raise DefinitionError(f"two workflows have the id {workflow.id!r}: clone one under another id")
         found[workflow.id] = workflow if workflow.committed else workflow.commit()

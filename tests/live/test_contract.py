@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from noria import Context, Noria, NoWorker, RunResult, Tripwire, TripwireInfo, Workflow, computed, step, template
+from noria import Context, DefinitionError, InvalidInput, Noria, NoWorker, RunResult, Tripwire, TripwireInfo, Workflow, computed, step, template
 
 
 @step
@@ -65,6 +66,33 @@ async def test_a_run_in_its_first_step_is_listed_as_running(noria: Noria) -> Non
         assert (await noria.runs.list(status="pending")).total == 0
         gate.set()
         assert (await run.result()).status == "success"
+
+
+async def test_what_is_asked_wrongly_is_refused_with_the_fix_and_records_nothing(noria: Noria) -> None:
+    flow = Workflow("asked").then(step(lambda x, ctx: x if ctx.resume_data else ctx.suspend(), id="ask")).commit()
+    wrong: Any = [1]
+    async with noria.worker(flow):
+        run, fresh = noria.create_run(flow), noria.create_run(flow)
+        await run.start(1)
+        asked: list[tuple[Callable[[], Any], str]] = [
+            (lambda: fresh.start(1, state=wrong), r"state takes a dict .* not '\[1\]'"),
+            (lambda: fresh.start(1, request_context=wrong), "request_context takes a dict"),
+            (lambda: run.resume(1, request_context=wrong), "request_context takes a dict"),
+            (lambda: run.resume(1, step=[]), r"step \[\]: give a step, an id, a dotted path, or a list"),
+            (lambda: run.time_travel([]), r"step \[\]: give a step"),
+            (lambda: run.time_travel("ask", context=wrong), "context takes records by step"),
+            (lambda: run.time_travel("ask", context={"ask": {"started_at": "noon"}}), "'ask': started_at is no time"),
+            (lambda: noria.runs.list("a b"), "workflow id 'a b': use letters"),
+            (lambda: noria.create_run(wrong), r"workflow id \[1\]: use letters"),
+        ]
+        for ask, said in asked:
+            with pytest.raises(InvalidInput, match=said):
+                await ask()
+        assert await noria.workflows.get("a b") is None and await noria.runs.get("a b", flow) is None and await fresh.get() is None
+        record = await run.get()
+        assert record is not None and record.status == "suspended"
+        with pytest.raises(DefinitionError, match="one by one"):
+            noria.worker(wrong)
 
 
 async def test_a_callback_has_a_key_of_its_own_in_each_stretch(noria: Noria) -> None:

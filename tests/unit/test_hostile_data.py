@@ -36,6 +36,12 @@ def test_a_resume_of_wrong_targets_is_none(targets: object) -> None:
         commands.decode(dumps({"v": 1, "kind": "resume", "id": "c", "at": 1.0, "targets": targets}))
 
 
+@pytest.mark.parametrize("target", [5, [], [1], "ask", [["a"]]])
+def test_a_time_travel_to_no_place_is_none(target: object) -> None:
+    with pytest.raises(NoriaError, match="not a command"):
+        commands.decode(dumps({"v": 1, "kind": "time-travel", "id": "c", "at": 1.0, "target": target}))
+
+
 @pytest.mark.parametrize(
     "change",
     [{"t1": "x"}, {"t1": 1e18}, {"in_seen": "1"}, {"in_seen": -1}, {"door": None}, {"host": 7}, {"n": "many"}, {"k": "unknown"}, {"v": "x"},

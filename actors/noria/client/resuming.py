@@ -13,7 +13,7 @@ from noria.actor.places import Places
 from noria.client.again import sent_before
 from noria.clock import now
 from noria.contract import commands
-from noria.contract.values import plain
+from noria.contract.values import plain, plain_object
 from noria.errors import GraphMismatch, InvalidInput, NoriaError, RunNotSuspended, StepNotSuspended
 from noria.machine.resume import Place, Target, Wanted, addresses, remaining, stretch, targets
 from noria.machine.state import RESTING, Tree, live, split
@@ -36,7 +36,7 @@ class Resuming:
         self._request_id = request_id
         self._noria, self._broker, self._key = noria, noria.broker, ActorKey(*run)
         self._workflow, self._wanted = workflow, wanted
-        self._data, self._context, self._per_step = plain(data), plain(context or {}), per_step
+        self._data, self._context, self._per_step = plain(data), plain_object("request_context", context), per_step
 
     async def begin(self) -> int:
         """Send it; the sequence of the command that does what was asked for: a rival's, when it asks for the same.

@@ -18,8 +18,9 @@ from noria.client.streams import RunStream
 from noria.client.travel import Journey, step_path
 from noria.clock import now
 from noria.contract import commands
+from noria.contract.names import checked_run, checked_workflow
 from noria.contract.results import RunRecord, RunResult, run_result
-from noria.contract.values import plain
+from noria.contract.values import plain, plain_object
 from noria.errors import (
     InvalidInput,
     RunAlreadyStarted,
@@ -41,14 +42,10 @@ class Run:
 
     def __init__(self, noria: Noria, workflow: Workflow | str, run_id: str | None = None, resource_id: str | None = None) -> None:
         self._noria, self._broker = noria, noria.broker
-        self.workflow_id = workflow if isinstance(workflow, str) else workflow.id
-        self._given = None if isinstance(workflow, str) else workflow
+        self.workflow_id = checked_workflow(workflow.id if isinstance(workflow, Workflow) else workflow)
+        self._given = workflow if isinstance(workflow, Workflow) else None
         self._own_id = run_id is None
-        self.id, self.resource_id = ids.run_id() if run_id is None else run_id, resource_id
-        if not ids.RUN_ID.fullmatch(self.id):
-            raise InvalidInput(f"run id {self.id!r}: use 1 to 128 letters, digits, '-' and '_'")
-        if not ids.NAME.fullmatch(self.workflow_id):
-            raise InvalidInput(f"workflow id {self.workflow_id!r}: use letters, digits, '-' and '_'")
+        self.id, self.resource_id = ids.run_id() if run_id is None else checked_run(run_id), resource_id
         if resource_id is not None and len(resource_id) > MAX_RESOURCE_ID:
             raise InvalidInput(f"resource_id: at most {MAX_RESOURCE_ID} characters, not {len(resource_id)}")
         self._key = RunKey(self.workflow_id, self.id)
@@ -111,7 +108,7 @@ class Run:
     ) -> Callable[[], Awaitable[int]]:
         async def begin() -> int:
             workflow = await self._known()
-            data, given, carried = plain(input), plain(state or {}), plain(context or {})
+            data, given, carried = plain(input), plain_object("state", state), plain_object("request_context", context)
             if workflow is not None:
                 data = workflow.parse_input(data)
                 if workflow.validate:

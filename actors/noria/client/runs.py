@@ -13,6 +13,7 @@ from noria.actor.load import glance, load, load_newest, look_closer
 from noria.actor.retention import forget
 from noria.client.catalogued import Catalogued
 from noria.clock import now
+from noria.contract.names import checked_workflow
 from noria.contract.results import RunPage, RunRecord, RunSummary, run_record, when
 from noria.contract.typed import is_time
 from noria.contract.values import as_dict, loads
@@ -171,10 +172,7 @@ class Workflows:
 
 
 def _name(workflow: Workflow | str) -> str:
-    name = workflow if isinstance(workflow, str) else workflow.id
-    if not ids.NAME.fullmatch(name):
-        raise InvalidInput(f"workflow id {name!r}: use letters, digits, '-' and '_'")
-    return name
+    return checked_workflow(workflow.id if isinstance(workflow, Workflow) else workflow)
 
 
 def _expired(at: float | None) -> bool:

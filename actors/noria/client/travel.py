@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from noria import ids
 from noria.actor import parcels
@@ -14,7 +14,7 @@ from noria.client.again import sent_before
 from noria.client.catalogued import items_of, units_of
 from noria.clock import now
 from noria.contract import commands
-from noria.contract.values import as_dict, as_listing, dumps, loads, plain
+from noria.contract.values import as_dict, as_listing, dumps, loads, plain, plain_object
 from noria.errors import InvalidInput, RunAlreadyStarted, RunNotFound, RunStillActive, StepNotFound, choices
 from noria.machine.state import Tree, live
 from noria.machine.view import is_active, status
@@ -37,8 +37,11 @@ class Journey:
         resource_id: str | None, origin: RunKey | None = None, request_id: str | None = None,
     ) -> None:  # fmt: skip
         self._noria, self._broker, self._key, self._known, self._origin = noria, noria.broker, key, known, origin
+        if context is not None and not isinstance(cast(Any, context), Mapping):
+            raise InvalidInput(f"context takes records by step, not {context!r}")
         self._target, self._context, self._input, self._resource_id = step_path(step), context or {}, plain(input), resource_id
-        self._resume, self._state, self._carried, self._per_step = plain(resume), plain(state or {}), plain(request_context or {}), per_step
+        self._resume, self._per_step = plain(resume), per_step
+        self._state, self._carried = plain_object("state", state), plain_object("request_context", request_context)
         self._sequence, self._of, self._request_id = 0, None, request_id
         self._workflow: Workflow | None = None
         self._from = Tree()  # of the run that it is a fork of
@@ -128,9 +131,11 @@ def step_path(step: Any) -> tuple[str, ...]:
     """A step, id, dotted path, or a list of steps and ids, as ids from the outermost workflow down."""
     if isinstance(step, str):
         return tuple(step.split("."))
-    if (steps := as_listing(step)) is not None:
+    if steps := as_listing(step):
         return tuple(part for s in steps for part in step_path(s))
-    return (str(step.id),)
+    if isinstance(step, (Step, Workflow)):
+        return (step.id,)
+    raise InvalidInput(f"step {step!r}: give a step, an id, a dotted path, or a list of steps and ids")
 
 
 def check_target(graph: dict[str, Any], target: tuple[str, ...]) -> None:
@@ -173,8 +178,11 @@ def _record(path: tuple[str, ...], given: Any) -> dict[str, Any]:
         raise InvalidInput(f"context of step {'.'.join(path)!r}: a record with input and output, not {type(given).__name__}")
     found = {key: record[key] for key in ("input", "output") if key in record}
     for key in ("started_at", "ended_at"):
-        if (at := record.get(key)) is not None:
-            found[key] = datetime.fromisoformat(at).timestamp() if isinstance(at, str) else float(at)
+        try:
+            if (at := record.get(key)) is not None:
+                found[key] = datetime.fromisoformat(at).timestamp() if isinstance(at, str) else float(at)
+        except (TypeError, ValueError) as error:
+            raise InvalidInput(f"context of step {'.'.join(path)!r}: {key} is no time: {error}") from error
     return found
 
 

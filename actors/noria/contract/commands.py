@@ -126,6 +126,8 @@ def decode(body: bytes) -> Command:
             raise NewerFormat(too_new("a command", format, FORMAT))
         command = KINDS[data.pop("kind")](**data)
         check_types(command)
+        if isinstance(command, TimeTravel) and not command.target:
+            raise ValueError("a time travel without a target")
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise NoriaError(f"not a command: {error!r}") from error
     if isinstance(command, Resume):

@@ -83,6 +83,14 @@ def plain(value: Any) -> Any:
     return loads(dumps(value))
 
 
+def plain_object(what: str, given: Any) -> dict[str, Any]:
+    """Names and their values as JSON data; None is none. Raises InvalidInput for anything else."""
+    data = plain({} if given is None else given)
+    if as_dict(data) is None:
+        raise InvalidInput(f"{what} takes a dict of names and values, not {str(given)[:100]!r}")
+    return data
+
+
 class ToldError(Exception):
     """An exception of another process: `info` is what `error_info` made of it there."""
 
