@@ -20,7 +20,7 @@ from noria import Noria, RunAlreadyStarted
 from noria.contract.envelopes import decode
 from noria.contract.facts import StepEnded, StepSuspended
 from noria.embedded import EmbeddedServer, start_server
-from noria.errors import BrokerUnavailable
+from noria.errors import BrokerUnavailable, NoWorker
 from noria.ids import event_run_id
 from noria.ports import ActorKey
 from tests.chaos.flows import FLOWS, expected
@@ -144,11 +144,11 @@ class Load:
         assert (result.status, result.result) == ("success", expected(kind, x)), (run_id, result)
 
     async def _insist(self, what: str, call: Callable[[], Awaitable[T]]) -> Any:
-        """Ask again while the broker cannot be reached; what was done by then counts as done."""
+        """Ask again while the broker or the workers cannot be reached; what was done by then counts as done."""
         while True:
             try:
                 answer = await call()
-            except BrokerUnavailable:
+            except (BrokerUnavailable, NoWorker, TimeoutError):
                 self.retried[what] += 1
                 await asyncio.sleep(0.2)
                 continue

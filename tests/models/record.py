@@ -6,9 +6,8 @@ a client that starts the run a second time. Mirrors `load` (actor/load.py), `sav
 `_refused` (actor/journal.py), `judge` (machine/lease.py) and the acknowledgement (actor/attending.py).
 
 Time is left out but for this: a fact ages out unrecorded only when nobody is about to record it. Whoever has a delivery in
-hand is: a resting run is recorded before the acknowledgement, one that is active for long each hour. Two limits are not
-explored: without any worker for as long as facts are kept, those behind the record are gone; and a host that sleeps for so long
-before its first fact finds an empty chain, as it expects.
+hand is: a resting run is recorded before the acknowledgement, one that is active for long each hour. One limit is not
+explored: without any worker for as long as facts are kept, those behind the record are gone.
 
 Checked in every state: record and tail together are the run, no fact is recorded twice, a record holds stored facts only.
 """
@@ -23,7 +22,7 @@ from tests.models.actor import Entries, Entry, put
 from tests.models.explore import Found, explore
 
 MUTATIONS = ("ack-unrecorded", "ack-consumed-unrecorded", "record-no-cas", "record-by-force", "record-first", "no-zero", "zero-blindly",
-             "start-anew", "never-while-active")  # fmt: skip
+             "trust-empty", "start-anew", "never-while-active")  # fmt: skip
 RESTING = ("suspended", "success")
 READY = -1
 
@@ -35,6 +34,7 @@ class Host(NamedTuple):
     known: tuple[int, ...]  # positions of the stream
     revision: int  # of the record that it read or put
     saving: bool = False
+    late: bool = False  # its lease ran out; it may have come back
 
 
 class World(NamedTuple):
@@ -134,7 +134,8 @@ class Model:
         commands = [p for p, e in enumerate(world.stream) if e.kind == "in" and p not in world.gone]
         active = fold(list(enumerate(world.stream))).status == "active"
         owed = bool(world.deliveries) and not (self.mutation == "never-while-active" and active)
-        if any(h is not None and fold(known(world, h.known)).last < 0 for h in world.hosts):
+        punctual = [h for h in world.hosts if h is not None and not h.late]
+        if any(fold(known(world, h.known)).last < 0 for h in punctual):  # who takes over says so at once, which is not modelled
             return
         if facts and (facts[0] in world.record or not owed):
             yield world._replace(gone=world.gone | {facts[0]})
@@ -152,7 +153,8 @@ class Model:
         elif (host := world.hosts[where]) is None or host.door != door:
             yield world._replace(deliveries=put(world.deliveries, number, (door, READY)))
         elif world.expiries < self.expiries:
-            yield world._replace(expiries=world.expiries + 1, deliveries=put(world.deliveries, number, (door, READY)))
+            late = put(world.hosts, where, host._replace(late=True))
+            yield world._replace(expiries=world.expiries + 1, deliveries=put(world.deliveries, number, (door, READY)), hosts=late)
 
     def _judge(self, world: World, number: int, worker: int) -> Iterator[World]:
         door, found = world.deliveries[number][0], load(world)
@@ -202,7 +204,7 @@ class Model:
             return world._replace(record=(*host.known, len(world.stream)), revision=world.revision + 1)
         expected = fold(entries).last
         stored = max((p for p, e in enumerate(world.stream) if e.kind == "log" and p not in world.gone), default=-1)
-        if stored != expected:
+        if stored != expected or (expected < 0 and host.late and self.mutation != "trust-empty"):
             newest = fold(known(world, load(world))).last
             if stored >= 0 or self.mutation == "no-zero" or (newest > expected and self.mutation != "zero-blindly"):
                 refused = "" if newest > expected else f"refused though nobody else wrote: {fact}"

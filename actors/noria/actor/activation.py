@@ -16,10 +16,10 @@ from noria.actor.journal import Fenced, Journal
 from noria.actor.load import Unreadable
 from noria.actor.places import Places
 from noria.actor.travel import travel
-from noria.clock import now
+from noria.clock import monotonic, now
 from noria.contract.facts import Fact, HandedOver, Rested, Started, StepEnded
 from noria.errors import BrokerUnavailable, LimitExceeded, NoriaError
-from noria.limits import FIRST_RECORD_SECONDS, HAND_OVER_SECONDS, MAX_LOG_MESSAGES, POISON_TAKEOVERS, RECORD_EVERY_FACTS
+from noria.limits import FIRST_RECORD_SECONDS, HAND_OVER_SECONDS, MAX_LOG_MESSAGES, POISON_TAKEOVERS, RECORD_EVERY_FACTS, RECORD_EVERY_SECONDS
 from noria.machine.state import ENDED, RESTING, Actor, Tree
 from noria.observing import Stretch
 from noria.ports import Delivery, Refused
@@ -63,7 +63,7 @@ class Activation:
         self._woken = False
         self._child_rested = False
         self._saving = asyncio.Lock()
-        self._saved_facts = 0
+        self._saved_facts, self._began = 0, monotonic()
 
     async def in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self.host.threads, copy_context().run, partial(function, *args))
@@ -296,12 +296,12 @@ class Activation:
 
     def check_lease(self) -> None:
         """Before each step: one who was stopped or blocked beyond the lease is no host until he has read again."""
-        if self.is_late():
+        if self.suspect or self.host.overslept():
             raise Fenced
 
     def is_late(self) -> bool:
-        """Whether this was stopped or blocked beyond the lease, and nothing was read since."""
-        return self.suspect or self.host.overslept()
+        """Whether another may have hosted for so long that what it wrote aged out."""
+        return self.suspect or self.host.overslept() or monotonic() - self._began > RECORD_EVERY_SECONDS
 
     def save_soon(self) -> None:
         """A record of an active run, not awaited by the run."""

@@ -32,7 +32,7 @@ class Journal:
         self, broker: Broker, key: ActorKey, tree: Tree, door: int, nonces: Nonces, is_late: Callable[[], bool] = lambda: False
     ) -> None:  # fmt: skip
         self.broker, self.key, self.tree, self.door, self.nonces = broker, key, tree, door, nonces
-        self.is_late = is_late  # whether another may host by now
+        self.is_late = is_late  # whether another may have hosted for long
         self.nonce = nonces.next()
         self.in_seen = 0
         self.opening: dict[str, list[Fact]] = {}  # packed with the next fact of an actor
