@@ -144,9 +144,10 @@ async def test_a_long_back_off_waits_behind_a_timer(noria: Noria) -> None:
     async with noria.worker(flow, lease=5):
         run = noria.create_run(flow)
         waiting = asyncio.create_task(run.start(1))
-        await asyncio.sleep(1.0)
-        record = await run.get()
-        assert record is not None and record.status == "waiting"
+        async with asyncio.timeout(20):
+            while (record := await run.get()) is None or record.status != "waiting":
+                assert not waiting.done()
+                await asyncio.sleep(0.02)
         result = await waiting
     assert (result.status, result.result, result.steps["slow-retry"].attempts) == ("success", 2, 2)
 
@@ -279,12 +280,12 @@ async def test_a_workflow_past_its_timeout_fails_and_suspensions_do_not_count(no
         await asyncio.sleep(max(x, 0))
         return x
 
-    flow = Workflow("bounded", timeout=0.4).then(waits).commit()
+    flow = Workflow("bounded", timeout=1.5).then(waits).commit()
     async with noria.worker(flow):
-        late = await noria.run(flow, 5.0)
+        late = await noria.run(flow, 30.0)
         run = noria.create_run(flow)
         assert (await run.start(-1.0)).status == "suspended"
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(1.6)
         in_time = await run.resume(1)
     assert late.status == "failed" and late.error.type == "StepTimeout" and "bounded" in late.error.message
     assert in_time.status == "success"

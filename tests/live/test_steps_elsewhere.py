@@ -215,9 +215,11 @@ async def test_a_handler_that_dies_or_stops_is_replaced(noria: Noria, server_url
 
 async def test_cancel_and_timeout_reach_the_handler(noria: Noria, server_url: str) -> None:
     ended: asyncio.Queue[str] = asyncio.Queue()
+    begun = asyncio.Event()
 
     @step
     async def sleeps(x: Any, ctx: Context) -> None:
+        begun.set()
         try:
             await asyncio.sleep(30)
         except asyncio.CancelledError:
@@ -229,7 +231,7 @@ async def test_cancel_and_timeout_reach_the_handler(noria: Noria, server_url: st
     async with split(noria, server_url, flow, late):
         run = noria.create_run(flow, "c")
         await run.start_async()
-        await asyncio.sleep(0.5)
+        await asyncio.wait_for(begun.wait(), 20)
         began = monotonic()
         await run.cancel()
         assert await asyncio.wait_for(ended.get(), 2) == "c True" and monotonic() - began < 2

@@ -124,11 +124,18 @@ async def test_by_default_what_does_not_fit_in_place_is_spread_where_there_are_o
         hosts.append(set(result.result))
         return len(await noria.broker.commands.read_tree(ActorKey("auto", run.id))) - 1
 
+    async def knows(of_others: bool) -> None:
+        async with asyncio.timeout(20):
+            while first.host.peers.have("auto") != of_others:
+                await asyncio.sleep(0.01)
+
     hosts: list[set[int]] = []
-    async with noria.worker(flow(1)), Noria.connect(server_url, namespace=noria.namespace) as other:
+    async with noria.worker(flow(1)) as first, Noria.connect(server_url, namespace=noria.namespace) as other:
         assert await children() == 0, "alone it runs them all in place"
         async with other.worker(flow(2)):
+            await knows(True)
             assert 0 < await children() < 200
+        await knows(False)
         assert await children() == 0, "alone again"
     assert hosts == [{1}, {1, 2}, {1}]
 
