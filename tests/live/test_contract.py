@@ -116,6 +116,24 @@ async def test_a_callback_has_a_key_of_its_own_in_each_stretch(noria: Noria) -> 
     assert len({key for _, key in keys}) == 3
 
 
+async def test_a_callback_sees_the_run_as_it_ends(noria: Noria) -> None:
+    seen: list[Any] = []
+
+    def told(result: RunResult, ctx: Context) -> None:
+        seen.append((ctx.step_result("ends"), ctx.state == result.state == {"ended": True}, dict(ctx.request_context)))
+
+    @step
+    def ends(x: Any, ctx: Context) -> str:
+        ctx.set_state(ended=True)
+        ctx.request_context["by"] = "ends"
+        return "end"
+
+    flow = Workflow("seen", on_finish=told).then(ends).commit()
+    async with noria.worker(flow):
+        await noria.run(flow)
+    assert seen == [("end", True, {"by": "ends"})]
+
+
 async def test_iteration_and_index_are_those_of_what_is_around(noria: Noria) -> None:
     seen: list[tuple[Any, ...]] = []
 

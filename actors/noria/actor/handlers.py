@@ -12,7 +12,7 @@ from noria.actor.elsewhere import call_elsewhere
 from noria.contract.facts import Writes
 from noria.contract.values import as_dict, plain
 from noria.errors import InvalidInput, NoriaError, StepTimeout
-from noria.machine.state import Actor, live, split
+from noria.machine.state import Actor, Tree, live, split
 from noria.machine.view import USAGE, result, results
 from noria.workflow.context import Context, Heard
 from noria.workflow.functions import UserFunction
@@ -29,16 +29,17 @@ class LiveContext(Context):
 
     def __init__(
         self, activation: Activation, actor: Actor, step: Step | None = None, *, entry: str | None = None, value: Any = None,
-        attempt: int = 0, rounds: int = 0, record: Record | None = None, may_bail: bool = False, life: int = 0,
+        attempt: int = 0, rounds: int = 0, record: Record | None = None, may_bail: bool = False,
+        tree: Tree | None = None, life: int = 0,
     ) -> None:  # fmt: skip
-        """`life`: which of its calls it is, where the tree does not say."""
+        """`tree`: what it sees of the run, if not what is recorded; `life`: which of its calls it is, where the tree does not say."""
         super().__init__()
-        self._activation, self._actor, self._step = activation, actor, step
+        self._activation, self._actor, self._step, self._tree = activation, actor, step, tree or activation.tree
         key = activation.key
         self.run_id, self.workflow_id = key.run, activation.places.workflow_of(actor).id
         self.step_id = step.id if step is not None else entry
         self.path = tuple(actor.path.split(".")) if actor.path else ()
-        self.resource_id, self.attempt, self._rounds = activation.tree.resource_id, attempt, rounds
+        self.resource_id, self.attempt, self._rounds = self._tree.resource_id, attempt, rounds
         self.recovered, self.index = activation.recovered, next((n for seg in reversed(self.path) if (n := split(seg)[1]) is not None), None)
         self.input, self.resume_data = value, None
         self.suspend_data = step.known_suspend(record.suspend_payload) if step is not None and record is not None else None
@@ -53,11 +54,11 @@ class LiveContext(Context):
 
     @property
     def iteration(self) -> int:
-        return self._activation.places.rounds(self._activation.tree, self._actor, str(self.step_id), self._rounds)
+        return self._activation.places.rounds(self._tree, self._actor, str(self.step_id), self._rounds)
 
     @property
     def init_data(self) -> Any:
-        scope = self._activation.places.scope(self._activation.tree, self._actor)
+        scope = self._activation.places.scope(self._tree, self._actor)
         if scope is not None:
             return scope.input
         return self._above.init if self._actor.init is None else self._actor.init
@@ -70,13 +71,13 @@ class LiveContext(Context):
     @property
     def request_context(self) -> MutableMapping[str, Any]:
         if self._context is None:
-            self._context_before = live(self._activation.tree.context)
+            self._context_before = live(self._tree.context)
             self._context = {k: plain(v) for k, v in self._context_before.items()}
         return self._context
 
     def values(self) -> dict[str, Any]:
         """The state as plain JSON."""
-        return {**live(self._activation.tree.state), **self._patch}
+        return {**live(self._tree.state), **self._patch}
 
     @property
     def state(self) -> Any:
@@ -95,16 +96,16 @@ class LiveContext(Context):
 
     def step_result(self, step: Any, default: Any = None) -> Any:
         wanted = step if isinstance(step, str) else step.id
-        scope = self._activation.places.scope(self._activation.tree, self._actor)
+        scope = self._activation.places.scope(self._tree, self._actor)
         if scope is None:
             return self._above.results.get(wanted, default)
-        found = result(self._activation.tree, scope, wanted)
+        found = result(self._tree, scope, wanted)
         return default if found is None else found[0]
 
     def results(self) -> dict[str, Any]:
         """What `step_result` knows, by step."""
-        scope = self._activation.places.scope(self._activation.tree, self._actor)
-        return self._above.results if scope is None else results(self._activation.tree, scope)
+        scope = self._activation.places.scope(self._tree, self._actor)
+        return self._above.results if scope is None else results(self._tree, scope)
 
     async def look_above(self) -> None:
         """Before the call: a step that was spread reads what it may ask of the workflow around it."""

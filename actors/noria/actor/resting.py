@@ -95,7 +95,7 @@ async def call_back(activation: Activation, facts: list[Fact]) -> None:
     for name, callback in due.items():
         if callback is not None:
             # the door is the same after a crash, and another one in the next stretch
-            context = LiveContext(activation, activation.tree.root, entry=name, value=result.input, life=activation.journal.door)
+            context = LiveContext(activation, tree.root, entry=name, value=result.input, tree=tree, life=activation.journal.door)
             try:
                 await call(activation, callback, result, context)
             except (Exception, AbortSignal):
