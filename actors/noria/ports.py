@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 T = TypeVar("T")
+Late: TypeAlias = Callable[[int | None], None]  # gets the sequence of an append, or None when it came to nothing
 Stop: TypeAlias = Callable[[], Awaitable[None]]  # how to end what was begun
 
 
@@ -73,12 +74,13 @@ class Log(Protocol):
 
     Laws: `append` stores if and only if the actor's last fact has the sequence `expected` (0 = none), else Refused;
     a retry after a lost answer does not store twice; what was acknowledged is never lost; what `confirm` confirms is
-    every acknowledged append. The append is under way when `append` returns, and completes though nobody awaits it.
+    every acknowledged append. The append is under way when `append` returns, and completes though nobody awaits it:
+    when its future was cancelled, `late` is told how it ended.
     `follow` gives commands, facts and live events behind `after` (0: from the run's first on, begun or not) in stream
     order, each once and without a gap, for ever. `read_live` gives the live events that are still kept.
     """
 
-    def append(self, actor: ActorKey, body: bytes, expected: int) -> asyncio.Future[int]: ...
+    def append(self, actor: ActorKey, body: bytes, expected: int, late: Late | None = None) -> asyncio.Future[int]: ...
     async def last(self, actor: ActorKey) -> Stored | None: ...
     async def read(self, actor: ActorKey, after: int = 0) -> list[Stored]: ...
     async def read_tree(self, actor: ActorKey, after: int = 0) -> list[Stored]: ...

@@ -65,6 +65,15 @@ async def test_an_append_completes_though_nobody_awaits_it(broker: Broker) -> No
     assert last.body == b"1"
 
 
+async def test_who_no_longer_awaits_an_append_is_told_how_it_ended(broker: Broker) -> None:
+    ended = list[int | None]()
+    for body in (b"1", b"2"):  # the second one is refused
+        told = asyncio.Event()
+        broker.log.append(ROOT, body, 0, lambda sequence, told=told: (ended.append(sequence), told.set())).cancel()
+        await asyncio.wait_for(told.wait(), 10)
+    assert ended == [(await broker.log.read(ROOT))[0].sequence, None]
+
+
 async def test_trees_are_read_in_one_order(broker: Broker) -> None:
     keys = [ROOT, ActorKey("w", "r", "a"), ActorKey("w", "r", "a.b=3"), ActorKey("w", "r2")]
     sequences = [await broker.log.append(k, b"x", 0) for k in keys]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import MutableMapping
+from collections.abc import Awaitable, MutableMapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from noria.actor.above import NOTHING
@@ -38,10 +38,9 @@ class LiveContext(Context):
         key = activation.key
         self.run_id, self.workflow_id = key.run, activation.places.workflow_of(actor).id
         self.step_id = step.id if step is not None else entry
-        self.path = tuple(actor.path.split(".")) if actor.path else ()
+        self.path, self.index = _where(actor.path) if actor.path else ((), None)
         self.resource_id, self.attempt, self._rounds = self._tree.resource_id, attempt, rounds
-        self.recovered, self.index = activation.recovered, next((n for seg in reversed(self.path) if (n := split(seg)[1]) is not None), None)
-        self.input, self.resume_data = value, None
+        self.recovered, self.input, self.resume_data = activation.recovered, value, None
         self.suspend_data = step.known_suspend(record.suspend_payload) if step is not None and record is not None else None
         self.client, self.cancelled = activation.client, activation.cancelled
         self._life = life
@@ -158,6 +157,12 @@ class LiveContext(Context):
         return Writes(self._patch or None, changed, removed, self._usage or None)
 
 
+def _where(path: str) -> tuple[tuple[str, ...], int | None]:
+    """The segments of an actor's path, and the index of the innermost foreach item in it."""
+    segments = tuple(path.split("."))
+    return segments, next((n for seg in reversed(segments) if (n := split(seg)[1]) is not None), None)
+
+
 async def call(activation: Activation, function: UserFunction, value: Any, context: LiveContext) -> Any:
     """A condition or mapping function. Sync ones run in the loop: they are expressions, not work."""
     with Heard(context):
@@ -165,20 +170,24 @@ async def call(activation: Activation, function: UserFunction, value: Any, conte
         return await result if inspect.isawaitable(result) else result
 
 
-async def call_step(activation: Activation, step: Step, value: Any, context: LiveContext) -> Any:
+def call_step(activation: Activation, step: Step, value: Any, context: LiveContext) -> Awaitable[Any]:
     """A step's function: async in the loop, sync in a thread; or its handler elsewhere. Raises StepTimeout past its timeout."""
     if step.remote or not activation.host.steps:
-        return await call_elsewhere(activation, step, context)
+        return call_elsewhere(activation, step, context)
     if step.timeout is None:
-        return await _call_step(activation, step, value, context)
-    deadline = asyncio.timeout(step.timeout)
+        return _call_step(activation, step, value, context)
+    return _call_in_time(activation, step, step.timeout, value, context)
+
+
+async def _call_in_time(activation: Activation, step: Step, seconds: float, value: Any, context: LiveContext) -> Any:
+    deadline = asyncio.timeout(seconds)
     try:
         async with deadline:
             return await _call_step(activation, step, value, context)
     except TimeoutError as error:
         if not deadline.expired():
             raise
-        raise StepTimeout(f"step {step.id!r} took longer than {step.timeout} s") from error
+        raise StepTimeout(f"step {step.id!r} took longer than {seconds} s") from error
 
 
 async def _call_step(activation: Activation, step: Step, value: Any, context: LiveContext) -> Any:

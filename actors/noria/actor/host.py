@@ -13,6 +13,7 @@ from noria.actor import resting
 from noria.actor.above import Above
 from noria.actor.activation import Activation
 from noria.actor.attending import attend
+from noria.actor.notices import Notices
 from noria.actor.peers import Peers
 from noria.actor.trial import Trial
 from noria.clock import monotonic, now
@@ -40,7 +41,7 @@ class Host:
         self.steps = steps  # whether step handlers run here, or are called elsewhere
         self.threads = ThreadPoolExecutor(THREADS, "noria-step")
         self.peers, self.above = Peers(self), Above(broker)
-        self.trial = Trial()
+        self.trial, self.notices = Trial(), Notices()
         self._activations: dict[ActorKey, Activation] = {}
         self._of_run: dict[RunKey, set[Activation]] = {}
         self._slots: set[Activation] = set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from noria.actor import owned, parcels
@@ -39,7 +40,7 @@ class Journal:
         self.adopted: set[str] = set()  # in-place children of which a former host recorded something since they were decided on
         self._envelope = Envelope(broker.namespace, key.workflow, key.run, tree.traceparent)
         self._inline = broker.inline_bytes
-        self._flying: set[asyncio.Future[int]] = set()
+        self._flying, self._all_landed = 0, asyncio.Event()  # appends under way whose tasks were cancelled
         self._stretch: Stretch | None = None
 
     def watched_by(self, stretch: Stretch) -> Stretch:
@@ -78,14 +79,17 @@ class Journal:
             self._check_size(actor, message, len(body), opening)
             body = await parcels.pack(self.broker, self.key.tree, body)
         expected = actor.last
-        future = self.broker.log.append(self.key_of(actor), body, expected)
+        key = self.key if actor.path == self.key.path else self.key_of(actor)
+        future = self.broker.log.append(key, body, expected, partial(self._landed, actor, message))
         if self._stretch is not None:
             self._stretch.appended()
         try:
-            sequence = await asyncio.shield(future)
+            sequence = await future  # no shield, which costs each step a second future and a turn of the loop
         except asyncio.CancelledError:
-            self._flying.add(future)
-            future.add_done_callback(lambda f: self._landed(f, actor, message))
+            if future.cancelled():
+                self._fly(1)
+            elif future.exception() is None:
+                fold_message(self.tree, future.result(), actor.path, message)
             raise
         except Refused:
             if opening is not None:
@@ -104,15 +108,23 @@ class Journal:
                 self.opening[actor.path] = opening
             raise LimitExceeded(f"{size} bytes to record, at most {MAX_VALUE_BYTES}: keep large data elsewhere, hand on where it is")
 
-    def _landed(self, future: asyncio.Future[int], actor: Actor, message: FactMessage) -> None:
-        self._flying.discard(future)
-        if not future.cancelled() and future.exception() is None:
-            fold_message(self.tree, future.result(), actor.path, message)
+    def _landed(self, actor: Actor, message: FactMessage, sequence: int | None) -> None:
+        """An append whose task was cancelled came to its end."""
+        if sequence is not None:
+            fold_message(self.tree, sequence, actor.path, message)
+        self._fly(-1)
+
+    def _fly(self, change: int) -> None:
+        """The answer may come before the task knows that it was cancelled."""
+        self._flying += change
+        if not self._flying:
+            self._all_landed.set()
 
     async def settle(self) -> None:
         """Wait for appends whose tasks were cancelled."""
         while self._flying:
-            await asyncio.wait(set(self._flying))
+            self._all_landed.clear()
+            await self._all_landed.wait()
 
     async def _refused(self, actor: Actor, message: FactMessage, body: bytes, expected: int) -> None:
         """Go on if the chain only aged out; adopt what a former host recorded of in-place children; else give way.

@@ -18,23 +18,38 @@ if TYPE_CHECKING:
 class Notice:
     """One beginning."""
 
-    __slots__ = ("_actor", "_at", "_data", "_journal", "_step", "_told", "_turn", "_untold")
+    __slots__ = ("_actor", "_at", "_data", "_journal", "_step", "_told", "_untold")
 
-    def __init__(self, journal: Journal, actor: Actor, step: str, data: dict[str, Any]) -> None:
+    def __init__(self, journal: Journal, notices: Notices, actor: Actor, step: str, data: dict[str, Any]) -> None:
         self._journal, self._actor, self._step, self._data, self._at = journal, actor, step, data, now()
         self._told = self._untold = False
-        self._turn = asyncio.get_running_loop().call_soon(self.tell)
+        notices.tell_soon(self)
 
     def tell(self) -> None:
         """Tell observers, unless they know."""
         if not self._told:
             self._told = True
-            self._turn.cancel()
             self._journal.live("workflow-step-start", self._actor, self._step, self._data, self._at)
 
     def left_to_fact(self) -> bool:
         """At the end: whether nobody was told. The same answer each time."""
         if not self._told:
             self._told = self._untold = True
-            self._turn.cancel()
         return self._untold
+
+
+class Notices:
+    """Those of a host that are told once the event loop turns, all at once."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Notice] = []
+
+    def tell_soon(self, notice: Notice) -> None:
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self._turned)
+        self._waiting.append(notice)
+
+    def _turned(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for notice in waiting:
+            notice.tell()

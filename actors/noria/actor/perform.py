@@ -42,9 +42,7 @@ ENGINE = (Fenced, Refused, BrokerUnavailable, AbortSignal)  # not the user's fai
 
 async def run_step(activation: Activation, actor: Actor, task: RunStep) -> None:
     """Call a step, again as its Retry says, and record how it ended."""
-    step, workflow = task.step, activation.places.workflow_of(actor)
-    retry = step.retry or workflow.retry
-    fact = _Attempts(task, now())
+    step, fact = task.step, _Attempts(task, now())
     while True:
         work = _try(activation, actor, task, fact)
         outcome = await (work if activation.stretch is None else activation.stretch.step(step.id, actor.path, fact.made, work))
@@ -56,6 +54,7 @@ async def run_step(activation: Activation, actor: Actor, task: RunStep) -> None:
         if isinstance(outcome, NoHandler):
             outcome = await _wait_for_handler(activation, actor, fact, outcome)
         elif isinstance(outcome, Exception):
+            retry = step.retry or activation.places.workflow_of(actor).retry
             pause = None if _final(outcome, retry, fact.made) else retry.pause(fact.made, fraction())
             if pause is None:
                 name, outcome = type(outcome).__name__, fact.failed(outcome)
@@ -165,7 +164,7 @@ async def _try(activation: Activation, actor: Actor, task: RunStep, fact: _Attem
             started["input"] = kept
         if task.resume is not None:
             started["resume_payload"] = fact.resume_payload
-        fact.notice = context.notice = Notice(activation.journal, actor, step.id, started)
+        fact.notice = context.notice = Notice(activation.journal, activation.host.notices, actor, step.id, started)
         if actor.path and actor.path == activation.key.path and ("c" in step.fn.order or step.remote):
             await context.look_above()
         output = plain(await call_step(activation, step, value, context))
@@ -259,7 +258,7 @@ async def run_mapping(activation: Activation, actor: Actor, task: RunMapping) ->
     """Evaluate a mapping: sources one by one, or the function."""
     entry, started_at = task.entry, now()
     context = LiveContext(activation, actor, entry=entry.id, value=actor.prev, may_bail=True)
-    notice = context.notice = Notice(activation.journal, actor, entry.id, {"attempt": 0, "status": "running"})
+    notice = context.notice = Notice(activation.journal, activation.host.notices, actor, entry.id, {"attempt": 0, "status": "running"})
     try:
         if isinstance(entry.mapping, dict):
             work = _resolve_all(entry.mapping, actor.prev, context)

@@ -17,7 +17,7 @@ from noria.chance import fraction
 from noria.clock import monotonic
 from noria.errors import BrokerUnavailable, NoriaError
 from noria.limits import PATIENCE_SECONDS
-from noria.ports import Refused
+from noria.ports import Late, Refused
 
 if TYPE_CHECKING:
     from noria.broker.connection import Connection
@@ -27,12 +27,12 @@ TRY_LATER = (503, 429)
 
 
 class Append:
-    """One message on its way into a stream, over all its tries. `result` is its sequence."""
+    """One message on its way into a stream, over all its tries. `result` is its sequence; see ports.Log for `late`."""
 
-    __slots__ = ("_again", "_body", "_connection", "_end", "_lines", "deadline", "result", "subject")
+    __slots__ = ("_again", "_body", "_connection", "_end", "_late", "_lines", "deadline", "result", "subject")
 
-    def __init__(self, connection: Connection, subject: str, body: bytes, lines: bytes) -> None:
-        self._connection, self.subject, self._body, self._lines = connection, subject, body, lines
+    def __init__(self, connection: Connection, subject: str, body: bytes, lines: bytes, late: Late | None) -> None:
+        self._connection, self.subject, self._body, self._lines, self._late = connection, subject, body, lines, late
         self._again = False  # a try before this one may be stored though nobody said so
         self._end = self.deadline = 0.0
         self.result: asyncio.Future[int] = connection.loop.create_future()
@@ -49,21 +49,36 @@ class Append:
         data = msg.data
         at = data.find(b'"seq":')
         if at > 0 and b'"error"' not in data:
-            if not self.result.done():
-                self.result.set_result(int(data[at + 6 :].split(b",", 1)[0].rstrip(b"} ")))
-        elif not self.result.done():
+            self._land(int(data[at + 6 :].split(b",", 1)[0].rstrip(b"} ")))
+        elif self._wanted():
             self._connection.spawn(self._settle(data))
 
     def failed(self, error: NoriaError) -> None:
         if self._connection.client.is_closed or not isinstance(error, BrokerUnavailable):
             self.fail(error)
-        elif not self.result.done():
+        elif self._wanted():
             self._connection.spawn(self._settle(b""))
 
     def fail(self, error: Exception) -> None:
         if not self.result.done():
             self.result.set_exception(error)
             self.result.exception()  # retrieved: nobody may be waiting any more
+        else:
+            self._tell_late(None)
+
+    def _land(self, sequence: int) -> None:
+        if not self.result.done():
+            self.result.set_result(sequence)
+        else:
+            self._tell_late(sequence)
+
+    def _wanted(self) -> bool:
+        return not self.result.done() or (self.result.cancelled() and self._late is not None)
+
+    def _tell_late(self, sequence: int | None) -> None:
+        late, self._late = self._late, None
+        if late is not None and self.result.cancelled():
+            late(sequence)
 
     async def _settle(self, data: bytes) -> None:
         """The uncommon ways. The result is settled whatever happens here."""
@@ -82,8 +97,7 @@ class Append:
         if code in LOST_RACE:
             own = await self._stored() if self._again or code == IN_FLIGHT else None
             if own is not None:
-                if not self.result.done():
-                    self.result.set_result(own)
+                self._land(own)
             elif code == IN_FLIGHT and not is_late:  # a check on this subject is in flight: not decided yet
                 await asyncio.sleep(0.05)
                 self.send()

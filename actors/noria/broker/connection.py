@@ -23,6 +23,7 @@ from noria.broker.wire import DESCRIPTION, STATUS, Incoming, WireClient
 from noria.clock import monotonic
 from noria.errors import BrokerUnavailable, NoriaError, NotPermitted
 from noria.limits import ANSWER_SECONDS, MAX_IN_FLIGHT, MAX_SUBJECT, PATIENCE_SECONDS
+from noria.ports import Late
 
 log = logging.getLogger("noria.broker")
 NO_LEADER = 10008
@@ -185,21 +186,20 @@ class Connection:
 
     def publish(self, subject: str, body: bytes = b"", headers: Headers | None = None, reply: str = "") -> None:
         """Fire and forget. What exceeds max_payload is dropped with a warning: the server would cut the connection."""
-        if not self._fits(body, headers):
+        if not self._put(subject, body, headers, reply):
             log.warning("%d bytes on %s exceed the server's max_payload of %d bytes: not sent", len(body), subject, self.client.max_payload)
-            return
-        self._put(subject, body, headers, reply)
 
-    def _fits(self, body: bytes, headers: Headers | None) -> bool:
-        return len(body) + (len(headers) + 12 if headers is not None else 0) <= self.client.max_payload  # 12: NATS/1.0 and line ends
-
-    def _put(self, subject: str, body: bytes, headers: Headers | None, reply: str) -> None:
-        to = f"{subject} {reply}" if reply else subject
-        if headers is None:
-            self.write(b"PUB %b %d\r\n%b\r\n" % (to.encode(), len(body), body))
+    def _put(self, subject: str, body: bytes, headers: Headers | None, reply: str) -> bool:
+        """False: not sent, it is too large."""
+        head = b"" if headers is None else b"NATS/1.0\r\n%b\r\n" % headers
+        size, to = len(head) + len(body), f"{subject} {reply}" if reply else subject
+        if size > self.client.max_payload:
+            return False
+        if head:
+            self.write(b"HPUB %b %d %d\r\n%b%b\r\n" % (to.encode(), len(head), size, head, body))
         else:
-            head = b"NATS/1.0\r\n%b\r\n" % headers
-            self.write(b"HPUB %b %d %d\r\n%b%b\r\n" % (to.encode(), len(head), len(head) + len(body), head, body))
+            self.write(b"PUB %b %d\r\n%b\r\n" % (to.encode(), size, body))
+        return True
 
     def request(self, subject: str, body: bytes = b"", headers: Headers | None = None, timeout: float = ANSWER_SECONDS) -> Answer:
         """Publish and get the answer's future; BrokerUnavailable when none comes in time, NoriaError for what is no subject."""
@@ -214,12 +214,12 @@ class Connection:
         """Publish; the asker gets the answer, or is told that there is none."""
         if self.client.is_closed:
             return asker.failed(BrokerUnavailable(f"the connection to {self.shown} is closed"))
-        if not self._fits(body, headers):
+        token = str(next(self._tokens))
+        if not self._put(asker.subject, body, headers, f"{self._box}.{token}"):
             limit = self.client.max_payload
             return asker.failed(NoriaError(f"{len(body)} bytes on {asker.subject} exceed the server's max_payload of {limit} bytes"))
-        token = str(next(self._tokens))
         self._askers[token], asker.deadline = asker, monotonic() + timeout
-        return self._put(asker.subject, body, headers, f"{self._box}.{token}")
+        return None
 
     def open_inbox(
         self, subject: str, reader: Callable[[Incoming], None], refused: Callable[[NotPermitted], None]
@@ -254,10 +254,12 @@ class Connection:
                 raise BrokerUnavailable(f"JetStream does not answer at {self.shown}: is it enabled?")
             await asyncio.sleep(0.1)
 
-    def append(self, subject: str, body: bytes, expected: int | None = None, headers: Headers = b"") -> asyncio.Future[int]:
+    def append(
+        self, subject: str, body: bytes, expected: int | None = None, headers: Headers = b"", late: Late | None = None
+    ) -> asyncio.Future[int]:
         """Store a message; its sequence. Under way at once, and completes though nobody awaits it. Refused when the
         expectation does not hold; BrokerUnavailable when nobody answered for long: it may be stored all the same."""
-        append = Append(self, subject, body, headers if expected is None else EXPECT % expected + headers)
+        append = Append(self, subject, body, headers if expected is None else EXPECT % expected + headers, late)
         if len(self._askers) < MAX_IN_FLIGHT:
             append.begin()
         else:

@@ -11,7 +11,7 @@ from noria.broker.reading import Message, last, purge, read
 from noria.contract.subjects import Subjects
 from noria.errors import NotPermitted
 from noria.limits import LIVE_TTL_SECONDS, LOG_TTL_SECONDS
-from noria.ports import ActorKey, RunKey, Stored
+from noria.ports import ActorKey, Late, RunKey, Stored
 
 _ONE = b"Nats-TTL: %ds\r\nContent-Type: application/cloudevents+json\r\n" % LOG_TTL_SECONDS
 _BATCH = b"Nats-TTL: %ds\r\nContent-Type: application/cloudevents-batch+json\r\n" % LOG_TTL_SECONDS
@@ -29,9 +29,9 @@ class NatsLog:
     def __init__(self, connection: Connection, subjects: Subjects) -> None:
         self.connection, self.subjects = connection, subjects
 
-    def append(self, actor: ActorKey, body: bytes, expected: int) -> asyncio.Future[int]:
+    def append(self, actor: ActorKey, body: bytes, expected: int, late: Late | None = None) -> asyncio.Future[int]:
         headers = _BATCH if body.startswith(b"[") else _ONE
-        return self.connection.append(self.subjects.of("run", actor), body, expected, headers)
+        return self.connection.append(self.subjects.of("run", actor), body, expected, headers, late)
 
     def publish_live(self, actor: ActorKey, body: bytes) -> None:
         self.connection.publish(self.subjects.of("live", actor), body, _LIVE)

@@ -295,6 +295,7 @@ class Fork(Run):
             raise InvalidInput(f"run {self.id!r} is a fork: give input, state, request_context and per_step to fork()")
         return self._begin
 
+
 def _sent(sequence: int) -> Callable[[], Awaitable[int]]:
     async def begin() -> int:
         return sequence

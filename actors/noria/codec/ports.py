@@ -14,6 +14,7 @@ from noria.ports import (
     Broker,
     Codec,
     Delivery,
+    Late,
     Letter,
     Receiver,
     RunKey,
@@ -52,8 +53,8 @@ class Through:
 
 
 class SealedLog(Through):
-    def append(self, actor: ActorKey, body: bytes, expected: int) -> asyncio.Future[int]:
-        return self._inner.append(actor, self._sealing.events(actor.tree, body), expected)
+    def append(self, actor: ActorKey, body: bytes, expected: int, late: Late | None = None) -> asyncio.Future[int]:
+        return self._inner.append(actor, self._sealing.events(actor.tree, body), expected, late)
 
     def publish_live(self, actor: ActorKey, body: bytes) -> None:
         self._inner.publish_live(actor, self._sealing.events(actor.tree, body))

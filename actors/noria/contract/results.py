@@ -140,14 +140,12 @@ def when(seconds: float | None) -> datetime | None:
 
 def step_result(data: dict[str, Any]) -> StepResult:
     """From the machine's record of a step."""
-    times: dict[str, Any] = {k: when(data.get(k)) for k in ("started_at", "ended_at", "suspended_at", "resumed_at")}
-    kept = ("status", "input", "output", "suspend_payload", "resume_payload", "suspend_output", "attempts", "iterations")
+    get = data.get
     return StepResult(
-        **{k: data[k] for k in kept if k in data},
-        error=ErrorInfo.of(data.get("error")),
-        tripwire=tripwire(data.get("tripwire")),
-        **times,
-    )
+        data["status"], get("input"), get("output"), ErrorInfo.of(get("error")), tripwire(get("tripwire")), get("suspend_payload"),
+        get("resume_payload"), get("suspend_output"), when(get("started_at")), when(get("ended_at")), when(get("suspended_at")),
+        when(get("resumed_at")), get("attempts", 1), get("iterations", 1),
+    )  # fmt: skip
 
 
 def tripwire(data: dict[str, Any] | None) -> TripwireInfo | None:

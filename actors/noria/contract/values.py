@@ -75,7 +75,7 @@ def _key(key: Any) -> str:
 
 def plain(value: Any) -> Any:
     """A copy made of JSON data only."""
-    kind = cast(object, type(value))  # compared by identity: a subclass may have a form of its own
+    kind = type(value)  # pyright: ignore[reportUnknownVariableType]  # compared by identity: a subclass may have a form of its own
     if value is None or kind is str or kind is bool or (kind is float and math.isfinite(value)):
         return value
     if kind is int and -(2**63) <= value < 2**64:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from operator import attrgetter
 from typing import Any
 
 from noria.machine.decide import resumed
@@ -11,6 +12,7 @@ from noria.machine.state import ENDED, RESTING, Actor, Step, Tree, items, live, 
 OPEN = ("suspended", "waiting", "running", "paused")
 USAGE = ("input_tokens", "output_tokens", "total_tokens")
 SHOWN = tuple(f.name for f in fields(Step) if f.name not in ("resumed", "labels", "until"))
+_shown = attrgetter(*SHOWN)
 
 
 def status(tree: Tree) -> str:
@@ -165,7 +167,7 @@ def _by_start(tree: Tree, actor: Actor) -> list[str]:
 
 
 def _record(actor: Actor, unit: str) -> dict[str, Any]:
-    record = {name: getattr(actor.steps[unit], name) for name in SHOWN}
+    record: dict[str, Any] = dict(zip(SHOWN, _shown(actor.steps[unit]), strict=True))
     if record["status"] == "suspended" and resumed(actor, unit) is not None:
         record["status"] = "running"
     return record

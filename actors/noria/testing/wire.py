@@ -9,7 +9,7 @@ from typing import Any, TypeVar, TypeVarTuple
 
 from noria.errors import BrokerUnavailable
 from noria.limits import PATIENCE_SECONDS
-from noria.ports import Refused
+from noria.ports import Late, Refused
 from noria.testing.loop import NOWHERE
 
 T = TypeVar("T")
@@ -107,7 +107,9 @@ async def ask(wire: Wire, name: str, operation: Callable[[], T]) -> T:
         await asyncio.sleep(0.1)
 
 
-def store(wire: Wire, name: str, operation: Callable[[], int], own: Callable[[], int | None]) -> asyncio.Future[int]:
+def store(
+    wire: Wire, name: str, operation: Callable[[], int], own: Callable[[], int | None], late: Late | None = None
+) -> asyncio.Future[int]:
     """An append: under way at once, completed though nobody awaits it, tried again while nobody answers. A refusal of
     a second try may be the first one's doing: `own` gives the sequence of what was stored then."""
     result: asyncio.Future[int] = wire.loop.create_future()
@@ -125,14 +127,22 @@ def store(wire: Wire, name: str, operation: Callable[[], int], own: Callable[[],
 
     def answered(answer: asyncio.Future[int]) -> None:
         error = answer.exception() if not answer.cancelled() else BrokerUnavailable("cancelled")
-        if result.done():
+        if result.done() and (late is None or not result.cancelled()):
             return
         if error is None:
-            result.set_result(answer.result())
+            end_with(answer.result(), None)
         elif isinstance(error, BrokerUnavailable) and wire.loop.time() < end and not wire.is_closed:
             wire.loop.call_later(0.1, retry)
         else:
+            end_with(0, error)
+
+    def end_with(sequence: int, error: BaseException | None) -> None:
+        if late is not None and result.cancelled():
+            late(sequence or None)
+        elif error is not None:
             result.set_exception(error)
+        else:
+            result.set_result(sequence)
 
     def retry() -> None:
         wire.request(name, again).add_done_callback(answered)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 
-from noria.ports import ActorKey, RunKey, Stored
+from noria.ports import ActorKey, Late, RunKey, Stored
 from noria.testing.memory.port import Port
 from noria.testing.server import MAX_PAYLOAD
 from noria.testing.wire import ask
@@ -14,8 +14,8 @@ from noria.testing.wire import ask
 class MemoryLog(Port):
     """ports.Log."""
 
-    def append(self, actor: ActorKey, body: bytes, expected: int) -> asyncio.Future[int]:
-        return self.append_to("run", actor, body, expected)
+    def append(self, actor: ActorKey, body: bytes, expected: int, late: Late | None = None) -> asyncio.Future[int]:
+        return self.append_to("run", actor, body, expected, late)
 
     async def last(self, actor: ActorKey) -> Stored | None:
         return await self.last_of("run", actor)
