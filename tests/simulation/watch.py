@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any, NamedTuple
 
 from noria.contract import commands, envelopes
-from noria.contract.commands import Start, TimeTravel
+from noria.contract.commands import Resume, Start, TimeTravel
 from noria.contract.facts import Fact, FactMessage, Finished, HandedOver, StepEnded, StepSuspended, TakenOver
 from noria.contract.rewinds import Rewound
 from noria.contract.values import dumps, loads
@@ -52,6 +52,7 @@ class Watch:
         self.history: dict[RunKey, list[Stored]] = {}
         self.commands: dict[ActorKey, set[int]] = {}
         self.sent: dict[int, TimeTravel] = {}
+        self.unhindered: set[RunKey] = set()  # runs that were not only asked for one step at a time
         self.rewinds: dict[RunKey, list[Rewind]] = {}
         self.starts: Counter[ActorKey] = Counter()
         self.ended: Counter[tuple[RunKey, str, str, int]] = Counter()  # results by (run, path, step, round)
@@ -99,6 +100,8 @@ class Watch:
             self.commands.setdefault(entry.actor, set()).add(entry.sequence)
             if isinstance(command, TimeTravel):
                 self.sent[entry.sequence] = command
+            if isinstance(command, (Start, Resume, TimeTravel)) and not path and not command.per_step:
+                self.unhindered.add(run)
             if isinstance(command, Start):
                 self.starts[entry.actor] += 1
                 if self.starts[entry.actor] > 1:
@@ -178,7 +181,8 @@ class Watch:
             self.fail(f"{who}: {message.host} goes on where {actor.host} was, without having taken over")
         if entry.actor.path == "" and actor.status in ENDED and not any(isinstance(fact, Rewound) for fact in message.facts):
             self.fail(f"{who}: it ended at {actor.last}")
-        if 0 < tree.per_step < tree.leaf_done and not tree.cancel and any(_is_step(fact) for fact in message.facts):
+        stepwise = entry.actor.tree not in self.unhindered and not tree.cancel
+        if stepwise and 0 < tree.per_step < tree.leaf_done and any(_is_step(fact) for fact in message.facts):
             self.fail(f"{who}: it ends a second step since the command {tree.per_step}, which asked for one")
 
     def _follows(self, entry: Stored, tree: Tree, message: FactMessage, seen: int) -> None:

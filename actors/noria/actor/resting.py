@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from noria.actor import parcels
 from noria.actor.handlers import LiveContext, call
-from noria.actor.load import RECORD_FORMAT, load
+from noria.actor.load import RECORD_FORMAT, is_newest, load
 from noria.actor.retention import expires_at
 from noria.clock import now
 from noria.contract.facts import Fact, FactMessage, Finished, Rested, StepSuspended
@@ -39,6 +39,8 @@ async def _save(activation: Activation, active: bool) -> None:
     tree, run, revision, last = activation.tree, activation.key.tree, activation.revision, activation.tree.root.last
     if revision is None or (active and tree.root.status in ENDED):
         return
+    if not last and not await is_newest(activation.broker, activation.key, tree):
+        return  # no append has shown yet that what was read did not lag
     tree.expires_at = expires_at(tree, activation.workflow)
     ttl = None if tree.expires_at is None else max(0.0, tree.expires_at - now()) + RETENTION_GRACE_SECONDS
     line, body = dumps(summary(tree)).decode(), dumps({"v": RECORD_FORMAT, "tree": tree.dump()})
