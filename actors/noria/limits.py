@@ -62,6 +62,7 @@ API_PAGE_BYTES: Final = 256 * 1024  # and their size, beyond which no further on
 API_QUIET_SECONDS: Final = 0.05  # how long an answer waits for more events than it has
 API_WAIT_SECONDS: Final = 20.0  # how long one request waits for a run; the client asks again
 CALL_HEARTBEAT_SECONDS: Final = 2.0  # a step handler elsewhere gives a sign of life so often; three missing ones mean death
+MAX_RESULTS_BYTES: Final = 16 * 1024 * 1024  # outputs of earlier steps that go along with a call to another worker
 CALL_BACKLOG: Final = 10_000  # messages of a handler elsewhere that wait to be handed on
 HANDLER_DEATHS: Final = 5  # handlers in a row that may die of one call
 HANDLER_PATIENCE_SECONDS: Final = 10.0  # how long a missing handler is awaited in place

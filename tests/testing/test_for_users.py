@@ -103,6 +103,14 @@ async def test_suspend_list_delete_and_back_off_work_as_on_nats(simulated_noria:
         assert await run.get() is None
 
 
+async def test_large_values_and_steps_elsewhere_work_as_on_nats(simulated_noria: Noria) -> None:
+    flow = Workflow("large").then(step(lambda x: x + "!", id="grow")).commit()
+    async with simulated_noria.worker(flow, steps=False), simulated_noria.worker(flow, runs=False):
+        assert (await simulated_noria.run(flow, "x" * 300_000)).result == "x" * 300_000 + "!"
+        result = await simulated_noria.run(flow, "x" * 3_000_000, run_id="r")
+        assert result.result == "x" * 3_000_000 + "!" and (await simulated_noria.runs.get("r")) is not None
+
+
 async def test_crashes_show_the_step_that_is_not_idempotent() -> None:
     flow = Workflow("shop").then(add).then(charge).then(add.clone(id="last")).commit()
     report = await crash_everywhere(flow, 1, effects=lambda: list(charged), prepare=charged.clear)

@@ -20,6 +20,7 @@ from noria.limits import (
     HANDLER_PATIENCE_SECONDS,
     MAX_INLINE_BYTES,
     MAX_LABELS,
+    MAX_RESULTS_BYTES,
 )  # fmt: skip
 from noria.ports import Answer
 from noria.workflow.context import AbortSignal, BailSignal, SuspendSignal
@@ -153,7 +154,8 @@ def _refused(answer: Answer) -> Any:
 def _request(activation: Activation, step: Step, context: LiveContext, progress: str) -> calls.StepCall:
     observer = activation.host.observer
     call, results = unique(), context.results() if "c" in step.fn.order or step.remote else {}
-    if results and len(dumps(results)) > MAX_INLINE_BYTES:
+    # a handler in another language may take no parcels: it gets what leaves room for the rest
+    if results and len(dumps(results)) > (MAX_INLINE_BYTES if step.remote else MAX_RESULTS_BYTES):
         results = None
     seals = activation.broker.calls.seals
     return calls.StepCall(

@@ -198,7 +198,7 @@ class Journal:
         at = now() if at is None else at
         body = self._envelope.encode_live(self.nonces.next(), type, actor.path, step, at, data)
         if len(body) > self._inline:
-            rest = {name: value for name, value in data.items() if name not in ("input", "output")}
+            rest = {name: value for name, value in data.items() if name not in ("input", "output", "resume_payload")}
             body = self._envelope.encode_live(self.nonces.next(), type, actor.path, step, at, rest)
         self.broker.log.publish_live(self.key_of(actor), body)
 
