@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -47,6 +47,8 @@ class Worker:
         self._steps = StepService(client, self.workflows, concurrency)
         self._grace = grace
         self._ingress = Ingress(client, {w.id: w for w in self.workflows})
+        self._stop_control: Callable[[float], Awaitable[None]] | None = None
+        self._keepers: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Worker:
         await self.client.broker.provision()
@@ -56,8 +58,7 @@ class Worker:
         try:
             await self._make_ready()
         except BaseException:
-            if self.runs:
-                await self.host.close()
+            await self._close()
             raise
         self.client.workers.add(self)
         return self
@@ -82,11 +83,15 @@ class Worker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.client.workers.discard(self)
-        if self.runs:
-            for keeper in self._keepers:
-                keeper.cancel()
+        await self._close()
+
+    async def _close(self) -> None:
+        """Stop what was opened."""
+        for keeper in self._keepers:
+            keeper.cancel()
+        if self._stop_control is not None:
             await self._stop_control(0)
-            await self._ingress.close()
+        await self._ingress.close()
         ends = [self.host.close()] if self.runs else []
         if self.steps:
             ends.append(self._steps.close(self._grace))

@@ -8,7 +8,23 @@ from typing import Any
 
 import pytest
 
-from noria import Context, DefinitionError, InvalidInput, Noria, NoWorker, RunResult, Tripwire, TripwireInfo, Workflow, computed, step, template
+from noria import (
+    Context,
+    DefinitionError,
+    InvalidInput,
+    Noria,
+    NoriaError,
+    NoWorker,
+    RunResult,
+    Tripwire,
+    TripwireInfo,
+    Workflow,
+    computed,
+    on_event,
+    step,
+    template,
+)
+from noria.ports import Nobody
 
 
 @step
@@ -93,6 +109,17 @@ async def test_what_is_asked_wrongly_is_refused_with_the_fix_and_records_nothing
         assert record is not None and record.status == "suspended"
         with pytest.raises(DefinitionError, match="one by one"):
             noria.worker(wrong)
+
+
+async def test_a_worker_that_cannot_open_serves_nothing(noria: Noria) -> None:
+    flow = Workflow("unbound", triggers=[on_event("orders.>", stream="NO_SUCH_STREAM")]).then(same).commit()
+    with pytest.raises(NoriaError, match="NO_SUCH_STREAM"):
+        async with noria.worker(flow):
+            pass
+    with pytest.raises(Nobody):
+        await noria.broker.calls.ask(f"{noria.namespace}.step.unbound.same", b"{}", 2)
+    with pytest.raises(NoWorker):
+        await noria.run(flow, 1, timeout=0.2)
 
 
 async def test_a_callback_has_a_key_of_its_own_in_each_stretch(noria: Noria) -> None:
