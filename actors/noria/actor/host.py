@@ -166,7 +166,7 @@ class Host:
     def is_fresh(self, delivery: Delivery) -> bool:
         """Whether a delivery says all that there is to know: a start, the first one, young, delivered for the first time,
         and nothing came for its run while it waited, such as a cancel: this host would have heard of it."""
-        young = now() - delivery.time < self.lease / 2 and delivery.time > self._opened_at
+        young = now() - delivery.time < self.lease / 2 and delivery.time >= self._opened_at
         alone = delivery.count == 1 and delivery.first and delivery.actor.tree not in self._called
         return young and alone and b'"kind":"start"' in delivery.body[:32]
 
