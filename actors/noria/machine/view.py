@@ -203,7 +203,13 @@ def _foreach_record(tree: Tree, parent: Actor, unit: str, members: list[Actor]) 
     inside = items(tree, parent, unit)
     started = [a.started_at for a in inside if a.started_at is not None]
     record: dict[str, Any] = {"status": state, "input": parent.prev, "started_at": min(started, default=None)}
-    return _with_suspension(tree, record, sorted(members, key=lambda m: m.member), inside)
+    return _with_suspension(tree, record, sorted(members, key=_place), inside)
+
+
+def _place(child: Actor) -> int:
+    """Its place among its siblings; an item's is in its path, known before it has a fact of its own."""
+    index = split(segment(child.path))[1]
+    return child.member if index is None else index
 
 
 def _with_suspension(tree: Tree, record: dict[str, Any], members: list[Actor], inside: list[Actor]) -> dict[str, Any]:
@@ -259,5 +265,5 @@ def _suspensions(tree: Tree, actor: Actor, above: tuple[str, ...]) -> list[tuple
                 if index is not None:
                     suspension["index"] = index if suspension["index"] is None else suspension["index"]
                     suspension["each"], suspension["item"] = [*above, unit], child_path
-                found.append(((child.member, *key), suspension))
+                found.append(((_place(child), *key), suspension))
     return found
