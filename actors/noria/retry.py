@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 from noria.errors import DefinitionError
 from noria.limits import MAX_ATTEMPTS, MAX_PAUSE_SECONDS
@@ -25,6 +26,10 @@ class Retry:
             given: object = getattr(self, name)
             if not (isinstance(given, (int, float)) and given >= 0) and not (name == "max_delay" and given is None):
                 raise DefinitionError(f"Retry({name}={given!r}): give a number, 0 or more")
+        given = cast(object, self.non_retryable)
+        classes = cast(tuple[object, ...], given if isinstance(given, (tuple, list)) else (None,))
+        if not all(isinstance(c, type) and issubclass(c, BaseException) for c in classes):
+            raise DefinitionError(f"Retry(non_retryable={given!r}): give a tuple of exception classes")
         if self.attempts > MAX_ATTEMPTS:
             raise DefinitionError(f"Retry(attempts={self.attempts}): at most {MAX_ATTEMPTS}")
 

@@ -167,6 +167,8 @@ def test_sources_name_what_is_missing(source: Any, text: str) -> None:
     ("write", "said"),
     [
         (lambda: Retry(attempts=-1), r"attempts=-1"),
+        (lambda: Retry(non_retryable=KeyError), "a tuple of exception classes"),  # type: ignore[arg-type]
+        (lambda: Retry(non_retryable=("KeyError",)), "a tuple of exception classes"),  # type: ignore[arg-type]
         (lambda: Retry(delay=None), "delay=None.*a number"),  # type: ignore[arg-type]
         (lambda: step(str, id="s", timeout=-1), "step 's': timeout needs seconds.*not -1"),
         (lambda: step(str, id="s", retry=3), r"step 's': retry takes Retry\("),
