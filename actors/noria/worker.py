@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
@@ -60,6 +61,7 @@ class Worker:
         except BaseException:
             await self._close()
             raise
+        gc.freeze()  # what is loaded by now stays: collections look at runs only, which leave no cycles
         self.client.workers.add(self)
         return self
 
@@ -83,6 +85,7 @@ class Worker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.client.workers.discard(self)
+        gc.unfreeze()
         await self._close()
 
     async def _close(self) -> None:
