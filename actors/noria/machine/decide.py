@@ -22,7 +22,7 @@ def decide(tree: Tree, actor: Actor, unit: Unit, now: float, rested: dict[str, s
     """The next task of an actor. `rested`: status by segment of the current entry's children, once all of them rest."""
     if actor.status in ENDED:
         return Rest(actor.status)
-    if actor.until > now and tree.fired.get(actor.path, 0.0) < actor.until:
+    if actor.until > now and tree.fired.get(actor.path, 0.0) < actor.until and not actor.order:  # else it began, by another clock
         return Rest("waiting") if actor.status == "waiting" else Hold(actor.until)
     if isinstance(unit, Step):
         return _step(tree, actor, unit, leaf=True) or Rest(actor.status)
