@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, field_validator
 
 from noria import (
     Context,
@@ -233,6 +234,45 @@ async def test_an_error_without_words_fails_its_step(noria: Noria) -> None:
     async with noria.worker(flow):
         error = (await noria.run(flow, timeout=20)).error
     assert error is not None and (error.type, error.message) == ("Mute", "Mute")
+
+
+class Shy:
+    def __repr__(self) -> str:
+        raise RuntimeError("no picture")
+
+
+class Broken(BaseModel):
+    x: int = 0
+
+    @field_validator("x")
+    @classmethod
+    def check(cls, x: int) -> int:
+        raise RuntimeError("out of order")
+
+
+async def test_code_of_the_users_that_breaks_inside_a_value_fails_the_run(noria: Noria) -> None:
+    def fails(x: Any) -> None:
+        error = ValueError("told")
+        error.of = Shy()  # type: ignore[attr-defined]
+        raise error
+
+    def trips(x: Any) -> None:
+        raise Tripwire("told", metadata=Shy())
+
+    def waits(x: Any, ctx: Context) -> None:
+        ctx.suspend({"x": 1})
+
+    flows = [
+        Workflow("attribute").then(step(fails)),
+        Workflow("metadata").then(step(trips)),
+        Workflow("payload").then(step(waits, suspend=Broken)),
+        Workflow("nested").then(Workflow("inner", input=Broken).then(same)),
+    ]
+    async with noria.worker(*flows, grace=0):
+        said = [await noria.run(flow, {"x": 1}, timeout=20) for flow in flows]
+    assert [r.error.message if r.error else r.tripwire and r.tripwire.metadata for r in said[:2]] == ["told", "<Shy>"]
+    for result in said[2:]:
+        assert result.error is not None and "raised RuntimeError: out of order" in result.error.message
 
 
 async def test_a_cancel_that_comes_together_with_the_servers_answer_is_not_lost(noria: Noria) -> None:

@@ -26,11 +26,19 @@ def too_new(what: str, found: int, known: int) -> str:
     return f"{what} has format {found}; this version of Noria reads up to {known}: upgrade it"
 
 
+def shown(value: Any) -> str:
+    """Its repr, or its type where that raises."""
+    try:
+        return repr(value)
+    except Exception:
+        return f"<{type(value).__name__}>"
+
+
 def _default(value: Any) -> Any:
     try:
         return to_jsonable_python(value)
     except Exception:
-        return repr(value)
+        return shown(value)
 
 
 def dumps(value: Any) -> bytes:
@@ -128,7 +136,7 @@ def _kept(value: Any) -> Any:
     try:
         return orjson.loads(orjson.dumps(value, default=to_jsonable_python, option=_OPTIONS))
     except Exception:
-        return repr(value)
+        return shown(value)
 
 
 def as_dict(value: Any) -> dict[str, Any] | None:

@@ -39,13 +39,18 @@ class Declared:
                 return self.adapter.validate_json(dumps(value))
             except ValidationError:
                 raise invalid(what, error) from error
+            except Exception as broken:
+                raise _broken(what, broken) from broken
+        except Exception as broken:
+            raise _broken(what, broken) from broken
 
     def check_changes(self, what: str, values: dict[str, Any], changed: Collection[str]) -> None:
         """Raises InvalidInput where one of the `changed` keys is why `values` do not fit; missing ones may still come."""
         try:
             self.parse(what, values)
         except InvalidInput as error:
-            if any(not problem["loc"] or problem["loc"][0] in changed for problem in error.errors()):
+            problems = error.errors()
+            if not problems or any(not problem["loc"] or problem["loc"][0] in changed for problem in problems):
                 raise
 
     def schema(self) -> dict[str, Any]:
@@ -54,6 +59,11 @@ class Declared:
             return {} if self.adapter is None else self.adapter.json_schema()
         except PydanticInvalidForJsonSchema:  # validates all the same, and a worker must be able to register it
             return {}
+
+
+def _broken(what: str, error: Exception) -> InvalidInput:
+    """A validator of the user's that raised what pydantic does not take for an answer."""
+    return InvalidInput(f"{what}: \n- .: its validator raised {type(error).__name__}: {error}")
 
 
 def is_emptied(before: Any, after: Any) -> bool:
