@@ -114,7 +114,8 @@ class _Fanout:
 
     async def stop(self) -> None:
         self.activation.stopping = True
-        await owned.stop([*self.local, *self.sending])
+        await owned.stop(self.local)
+        await owned.finish(self.sending)  # what is under way lands: whoever cancels has to know of it
         self.activation.watching -= len(self.remote)
 
     def _has_room(self) -> bool:

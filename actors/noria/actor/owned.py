@@ -21,6 +21,12 @@ async def stop(tasks: Iterable[asyncio.Task[Any]]) -> None:
     tasks = list(tasks)
     for task in tasks:
         task.cancel()
+    await finish(tasks)
+
+
+async def finish(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Wait for their ends, of whatever kind."""
+    tasks = list(tasks)
     if left := [task for task in tasks if not task.done()]:
         await asyncio.wait(left)
     for task in tasks:
