@@ -11,7 +11,7 @@ from tests.models.explore import Found
 
 CANCELED, RIVALS = ("start", "resume", "cancel"), ("start", "resume", "resume")
 MODELS: dict[str, Callable[[], Found]] = {
-    "one actor": actor.Model(expiries=1).explore,
+    "one actor": actor.Model(crashes=1, expiries=1).explore,
     "one actor, more leases lost": actor.Model(rescues=0).explore,
     "replicas that lag, a cancel": stale.Model(expiries=1, rescues=0, clients=CANCELED).explore,
     "replicas that lag, rivals": stale.Model(expiries=1, rescues=0, clients=RIVALS).explore,
