@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 import textwrap
@@ -12,6 +13,7 @@ from typing import Any
 from tests.live.test_crash import lines, until
 
 from noria import Context, Noria, Workflow, step
+from noria.actor.activation import Activation
 
 
 @step(id="asks")
@@ -52,6 +54,24 @@ async def test_a_run_whose_log_aged_out_resumes_like_any_other(noria: Noria) -> 
         await forget(noria, "aged")
         equal = await asyncio.gather(run.resume(2), run.resume(2))
     assert [r.result for r in equal] == [[{"inner": [large, 1], "asks-too": large}, 2]] * 2
+
+
+async def test_a_run_leaves_nothing_to_the_collector(noria: Noria) -> None:
+    """Workers freeze what is loaded, and count on it: what a run needed goes with it."""
+    flow = Workflow("parked").then(Workflow("inner").then(asks)).foreach(asks_too, concurrency=2).commit()
+    async with noria.worker(flow):
+        gc.collect()
+        gc.disable()
+        try:
+            runs = [noria.create_run(flow) for _ in range(20)]
+            await asyncio.gather(*(run.start(1) for run in runs))
+            await asyncio.gather(*(run.resume(2) for run in runs))
+            async with asyncio.timeout(10):
+                while left := [o.key for o in gc.get_objects() if isinstance(o, Activation)]:
+                    await asyncio.sleep(0.1)
+            assert not left
+        finally:
+            gc.enable()
 
 
 async def test_parked_runs_hold_nothing_and_all_go_on(noria: Noria) -> None:

@@ -15,11 +15,12 @@ from noria.actor.drive import drive
 from noria.actor.journal import Fenced, Journal
 from noria.actor.load import Unreadable
 from noria.actor.places import Places
+from noria.actor.tenure import Tenure
 from noria.actor.travel import travel
-from noria.clock import monotonic, now
+from noria.clock import now
 from noria.contract.facts import Fact, HandedOver, Rested, Started, StepEnded
 from noria.errors import BrokerUnavailable, LimitExceeded, NoriaError
-from noria.limits import FIRST_RECORD_SECONDS, HAND_OVER_SECONDS, MAX_LOG_MESSAGES, POISON_TAKEOVERS, RECORD_EVERY_FACTS, RECORD_EVERY_SECONDS
+from noria.limits import FIRST_RECORD_SECONDS, HAND_OVER_SECONDS, MAX_LOG_MESSAGES, POISON_TAKEOVERS, RECORD_EVERY_FACTS
 from noria.machine.state import ENDED, RESTING, Actor, Tree
 from noria.observing import Stretch
 from noria.ports import Delivery, Refused
@@ -46,8 +47,8 @@ class Activation:
         self.cancelled = asyncio.Event()
         self.listeners: set[Callable[[], None]] = set()  # called after each look at what came
         self.recovered = False
-        self.suspect = False  # not renewed for longer than the lease: read before the next step
-        self.lapsed = False  # so was its delivery, and another may host by it
+        self.tenure = Tenure(host)
+        self.lapsed = False  # its delivery was not renewed for longer than the lease: another may host by it
         self.overrun: NoriaError | None = None  # why it shall fail: past the workflow's timeout, or a limit
         self.stopping = False
         self.hosting = False  # and it was taken over from whoever hosted before
@@ -63,7 +64,7 @@ class Activation:
         self._woken = False
         self._child_rested = False
         self._saving = asyncio.Lock()
-        self._saved_facts, self._began = 0, monotonic()
+        self._saved_facts = 0
 
     async def in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self.host.threads, copy_context().run, partial(function, *args))
@@ -86,7 +87,7 @@ class Activation:
 
     def forget_news(self) -> None:
         """Everything that came until now is about to be read."""
-        self.suspect = self._woken = self._child_rested = False
+        self.tenure.suspect = self._woken = self._child_rested = False
 
     def wake(self) -> None:
         """News: look at commands and children."""
@@ -296,12 +297,8 @@ class Activation:
 
     def check_lease(self) -> None:
         """Before each step: one who was stopped or blocked beyond the lease is no host until he has read again."""
-        if self.suspect or self.host.overslept():
+        if self.tenure.is_doubtful():
             raise Fenced
-
-    def is_late(self) -> bool:
-        """Whether another may have hosted for so long that what it wrote aged out."""
-        return self.suspect or self.host.overslept() or monotonic() - self._began > RECORD_EVERY_SECONDS
 
     def save_soon(self) -> None:
         """A record of an active run, not awaited by the run."""

@@ -77,7 +77,7 @@ async def _load(activation: Activation, fresh: bool, newcomer: int) -> bool:
         loaded = await load(broker, key, newcomer)
         activation.tree, activation.recorded, activation.unreadable = loaded.tree, loaded.recorded, loaded.unreadable
         activation.revision = loaded.revision if key.path == "" else None
-    activation.journal = Journal(broker, key, activation.tree, delivery.sequence, activation.host.nonces, activation.is_late)
+    activation.journal = Journal(broker, key, activation.tree, delivery.sequence, activation.host.nonces, activation.tenure)
     return fresh
 
 

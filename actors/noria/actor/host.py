@@ -246,7 +246,7 @@ class Host:
         """What is in hand may be in another's by now, where there is another: what is under way is recorded if nobody wrote
         since, and nothing goes on by it."""
         for activation in self._activations.values():
-            activation.suspect = True
+            activation.tenure.suspect = True
             if self.peers.have(activation.workflow.id):
                 activation.lapsed = True
                 activation.others.clear()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from noria.actor import owned, parcels
 from noria.actor.load import bury, fold, load
+from noria.actor.tenure import Tenure
 from noria.clock import now
 from noria.contract.envelopes import Envelope
 from noria.contract.facts import Answered, Fact, FactMessage, TakenOver
@@ -30,10 +30,10 @@ class Journal:
     """Appends to the chains of one activation: its own actor and the children that it runs in place."""
 
     def __init__(
-        self, broker: Broker, key: ActorKey, tree: Tree, door: int, nonces: Nonces, is_late: Callable[[], bool] = lambda: False
+        self, broker: Broker, key: ActorKey, tree: Tree, door: int, nonces: Nonces, tenure: Tenure | None = None
     ) -> None:  # fmt: skip
         self.broker, self.key, self.tree, self.door, self.nonces = broker, key, tree, door, nonces
-        self.is_late = is_late  # whether another may have hosted for long
+        self._tenure = tenure
         self.nonce = nonces.next()
         self.in_seen = 0
         self.opening: dict[str, list[Fact]] = {}  # packed with the next fact of an actor
@@ -67,7 +67,7 @@ class Journal:
         if actor.path in self.adopted:
             self.adopted.discard(actor.path)
             return
-        if actor.last == 0 and self.is_late() and not await self._hosts_still():
+        if actor.last == 0 and self._tenure is not None and self._tenure.is_long() and not await self._hosts_still():
             raise Fenced  # what the other wrote may have aged out: an empty chain is as it was expected
         opening = self.opening.pop(actor.path, None)
         message = FactMessage(

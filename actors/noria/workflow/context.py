@@ -155,7 +155,9 @@ class Heard:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        signal = self.context._signal  # pyright: ignore[reportPrivateUsage]
+        context = self.context
+        # handed over: a context that kept it would be kept by its traceback, with all of the run, until the collector looks
+        signal, context._signal = context._signal, None  # pyright: ignore[reportPrivateUsage]
         if signal is not None and error is not signal and not isinstance(error, asyncio.CancelledError):
             raise signal
         if error is not None and not isinstance(error, PASSING):
