@@ -80,9 +80,7 @@ async def settled(noria: Noria) -> None:
 
 @pytest.fixture(autouse=True)
 def quiet(caplog: pytest.LogCaptureFixture) -> None:
-    logging.getLogger("noria").setLevel(logging.CRITICAL)
-    yield
-    logging.getLogger("noria").setLevel(logging.NOTSET)
+    caplog.set_level(logging.CRITICAL, "noria")
 
 
 def examples(strategy: st.SearchStrategy[Any], count: int) -> list[Any]:

@@ -60,6 +60,7 @@ class WireClient(Client):
     def __init__(self) -> None:
         super().__init__()
         self.readers: dict[int, Callable[[Incoming], None]] = {}
+        self._ps = _Reading(self)
 
     async def flush(self, timeout: int = 10) -> None:
         """As nats-py's, whose asyncio.wait_for loses a cancel that comes together with the answer (Python 3.11)."""
@@ -68,7 +69,6 @@ class WireClient(Client):
         await super().flush(timeout)
         if task is not None and task.cancelling() > before:
             raise asyncio.CancelledError
-        self._ps = _Reading(self)
 
 
 class _Reading(Parser):
