@@ -108,7 +108,7 @@ class _Level:
         prev = self.rewind.prev
         match entry:
             case SleepEntry():
-                prev = self._step(entry.id, prev, prev if given is None else given)
+                prev = self._step(entry.id, prev, prev if given is None and not self._is_known(entry.id, prev) else given)
             case MapEntry() | ForeachEntry() | ThenEntry(unit=steps.Step()) | LoopEntry(unit=steps.Step()):
                 prev = self._step(entry.id, prev, given)
             case ThenEntry() | LoopEntry():
@@ -128,6 +128,11 @@ class _Level:
                 return record.output
         assumed = self.rewind.steps[unit] = self._assumed(record, said, prev, given)
         return assumed.output
+
+    def _is_known(self, unit: str, given: Any) -> bool:
+        """Whether it is on record what came of this input: a sleep gives what it gets, unless a former travel said otherwise."""
+        record = self.stored.steps.get(unit)
+        return record is not None and record.status == "success" and record.input == given
 
     def _child(self, unit: str, prev: Any, given: Any) -> Any:
         child, said = self._stored_child(unit), self.given(unit) or self._given_inside(unit)
