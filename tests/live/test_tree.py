@@ -240,6 +240,28 @@ async def test_spread_children_suspend_and_are_resumed_through_the_root(noria: N
     assert (last.status, last.result) == ("success", [100, 20, 300])
 
 
+async def test_a_spread_child_that_paused_after_its_one_step_goes_on_when_its_run_does(noria: Noria) -> None:
+    @step
+    async def ask(x: int, ctx: Context) -> int:
+        if ctx.resume_data is None:
+            ctx.suspend({"x": x})
+        return x + ctx.resume_data
+
+    async def double(x: int) -> int:
+        return 2 * x
+
+    item = Workflow("item").then(ask).then(step(double, id="once")).then(step(double, id="twice"))
+    flow = Workflow("spread-pauses").foreach(item, placement="spread").commit()
+    async with noria.worker(flow, lease=5):
+        run = noria.create_run(flow)
+        assert (await run.start([1], timeout=20)).status == "suspended"
+        assert (await run.resume(10, per_step=True)).status == "paused"
+        once = await run.resume(per_step=True)
+        assert (once.status, once.steps["item"].status) == ("paused", "paused")
+        last = await run.resume()
+    assert (last.status, last.result) == ("success", [44])
+
+
 async def test_a_cancel_reaches_spread_children(noria: Noria) -> None:
     seen: list[str] = []
     begun = asyncio.Event()

@@ -181,7 +181,7 @@ MUTATIONS: dict[str, Callable[[], list[Patch]]] = {
     "trust a stale read": lambda: [(attending, "_is_confirmed", _believed)],
     "time travel reads beyond its step": travel_reads_beyond_its_step,
     "fork reads beyond its step": fork_reads_beyond_its_step,
-    "step by step goes on": lambda: [(decide, "_paused", lambda _: False)],
+    "step by step goes on": lambda: [(place, "is_paused", lambda _: False) for place in (decide, children)],
     "a nested workflow is not tried again": lambda: [(place, "retried", lambda *_: None) for place in (decide, children)],
     "what comes for an earlier life counts": lambda: [(Tree, "is_over", lambda *_: False)],
     "a cancel stays where it came": lambda: [(endings, "_stop_elsewhere", _stop_nobody)],

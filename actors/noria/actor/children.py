@@ -12,7 +12,7 @@ from noria.contract import commands
 from noria.contract.events import TOLD_BY_FACT
 from noria.contract.rewinds import Retried
 from noria.limits import CHILD_WINDOW
-from noria.machine.decide import resumed, retried
+from noria.machine.decide import is_paused, resumed, retried
 from noria.machine.state import ENDED, RESTING, Actor, join, live, segment, split
 from noria.machine.tasks import RunChildren
 from noria.machine.view import child_status
@@ -121,8 +121,7 @@ class _Fanout:
     def _has_room(self) -> bool:
         tree = self.activation.tree
         busy = len(self.local) + len(self.remote) + len(self.rested)
-        paused = tree.per_step and tree.leaf_done > tree.per_step
-        return bool(self.todo) and not self.closed and not paused and busy < self.limit
+        return bool(self.todo) and not self.closed and not is_paused(tree) and busy < self.limit
 
     async def _begin(self) -> None:
         rested: list[Actor] = []
@@ -203,13 +202,15 @@ class _Fanout:
         fold_command(activation.tree, sequence, child.path, command)
 
     async def _pass_down(self, child: Actor) -> bool:
-        """Hand resumes and timers that reached the root on to a child that lives elsewhere; False: there are none."""
+        """Hand what reached the root on to a child that lives elsewhere: resumes, timers, the word to go on; False: there is nothing."""
         tree, ids = self.activation.tree, self.activation.journal.nonces
-        sent = False
+        sent = self._is_held(child) and not self._has_command(child)
+        if sent:
+            await self._send(child, self._repeated([], None), None)
         for member in self._members(child):
             for step, record in list(member.steps.items()):  # facts may come meanwhile
                 if (resume := self._new_resume(member, step)) is not None:
-                    await self._send(child, self._repeated(member, step, resume[1]), None)
+                    await self._send(child, self._repeated([(member.path, step)], resume[1]), None)
                     sent = True
                 timer = (member.path, record.until)
                 if record.status == "waiting" and tree.fired.get(member.path, 0.0) >= record.until and timer not in self.passed:
@@ -228,12 +229,14 @@ class _Fanout:
         resume = resumed(member, step) if member.steps[step].status == "suspended" else None
         return resume if resume is not None and resume[2] == self.activation.key.path else None
 
-    def _repeated(self, member: Actor, step: str, data: Any) -> commands.Resume:
+    def _repeated(self, targets: list[tuple[str, str]], data: Any) -> commands.Resume:
         """A resume for a child that knows of state and request context only what it was told and did itself."""
         tree, ids = self.activation.tree, self.activation.journal.nonces
-        return commands.Resume(
-            ids.next(), now(), [(member.path, step)], data, live(tree.context), bool(tree.per_step), live(tree.state)
-        )  # fmt: skip
+        return commands.Resume(ids.next(), now(), targets, data, live(tree.context), bool(tree.per_step), live(tree.state))
+
+    def _is_held(self, child: Actor) -> bool:
+        """Whether a child stopped after the one step that it was asked for, while its run may go on."""
+        return child.status == "paused" and not is_paused(self.activation.tree)
 
     def _has_command(self, child: Actor) -> bool:
         """Whether something is on its way to a child, which will go on by it unless it ended meanwhile."""
@@ -255,7 +258,7 @@ class _Fanout:
         self.stirred = False
         resting = [child for child in map(self.child, self.remote) if child.status in RESTING]
         for child in resting:
-            if not self._has_command(child):
+            if not self._has_command(child) and not self._is_held(child):
                 self._rest(segment(child.path), child.status)
         stirred = self._with_news() if self.rested else set[str]()
         for seg in [s for s in self.rested if s in stirred]:

@@ -35,7 +35,7 @@ def decide(tree: Tree, actor: Actor, unit: Unit, now: float, rested: dict[str, s
             return task
         actor.position += 1
         rested = None
-    return Rest("paused") if _paused(tree) and not actor.bailed else Record([Finished("success", now)])
+    return Rest("paused") if is_paused(tree) and not actor.bailed else Record([Finished("success", now)])
 
 
 def _entry(tree: Tree, actor: Actor, workflow: Workflow, entry: Entry, now: float, rested: dict[str, str] | None) -> Task | None:
@@ -68,7 +68,8 @@ def _entry(tree: Tree, actor: Actor, workflow: Workflow, entry: Entry, now: floa
             assert_never(entry)
 
 
-def _paused(tree: Tree) -> bool:
+def is_paused(tree: Tree) -> bool:
+    """Whether the one step that was asked for is done."""
     return bool(tree.per_step) and tree.leaf_done > tree.per_step
 
 
@@ -82,7 +83,7 @@ def _step(tree: Tree, actor: Actor, step: Step, *, round: int = 1, leaf: bool = 
     """The task of a step by its record; None when it succeeded."""
     record = actor.steps.get(step.id)
     if record is None:
-        if _paused(tree):
+        if is_paused(tree):
             return Rest("paused")
         resume = tree.held_data if tree.held and place(actor.path, step.id) in tree.held else None
         return RunStep(step, actor.prev, round, resume=resume, leaf=leaf, final=final)
@@ -110,7 +111,7 @@ def _as_ended(record: Record_) -> Finished:
 def _plain(tree: Tree, actor: Actor, entry: MapEntry | SleepEntry, final: bool) -> Task | None:
     record = actor.steps.get(entry.id)
     if record is None:
-        if _paused(tree):
+        if is_paused(tree):
             return Rest("paused")
         return RunMapping(entry, final) if isinstance(entry, MapEntry) else RunSleep(entry, None, final)
     if record.status == "success":
@@ -131,7 +132,7 @@ def _step_loop(tree: Tree, actor: Actor, entry: LoopEntry, step: Step) -> Task |
         return Ask(entry, key, actor.prev, round)
     if bool(actor.answers[key]) == entry.until:
         return None
-    return Rest("paused") if _paused(tree) else RunStep(step, actor.prev, round + 1)
+    return Rest("paused") if is_paused(tree) else RunStep(step, actor.prev, round + 1)
 
 
 def _workflow_loop(
