@@ -12,7 +12,7 @@ from noria.contract.rewinds import Rewound
 from noria.contract.values import dumps, loads
 from noria.limits import POISON_TAKEOVERS
 from noria.machine.fold import fold_command, fold_message
-from noria.machine.state import ENDED, RESTING, Tree
+from noria.machine.state import ENDED, RESTING, Actor, Tree, parent
 from noria.machine.view import child_status, view
 from noria.ports import ActorKey, RunKey, Stored
 from noria.testing.consumers import Consumer
@@ -195,10 +195,19 @@ class Watch:
                     self.fail(f"step {fact.step!r} round {fact.round} of {entry.actor} has {self.ended[key]} results")
         if path == "" and root.status in RESTING:
             self.rested[run] = Rested(entry.sequence, message.door, seen)
-            busy = [a.path for a in tree.below("") if a.last and a.status == "active" and child_status(tree, a) == "running"]
-            if busy and root.status not in ENDED and not tree.per_step:  # step by step those that began wait for their turn
+            busy = [a.path for a in tree.below("") if a.last and a.status == "active" and self._is_busy(run, tree, a)]
+            if busy and root.status not in ENDED:
                 self.fail(f"{entry.actor} rests ({root.status}) at {entry.sequence} while children are active: {busy}")
             self._refold(run, tree)
+
+    def _is_busy(self, run: RunKey, tree: Tree, child: Actor) -> bool:
+        """Whether an active child goes on. One with a host of its own says so when it rests. Step by step those in place that
+        began wait for their turn: once a step ended, or while a sibling of theirs that has it waits for a timer."""
+        if ActorKey(*run, child.path) in self.starts:
+            return True
+        if child_status(tree, child) != "running":
+            return False
+        return not tree.per_step or (tree.leaf_done <= tree.per_step and not any(_waits_beside(tree, path) for path in _above(child.path)[1:]))
 
     def _refold(self, run: RunKey, tree: Tree) -> None:
         """As late as a host may hear of them: the start, then what hosts write, then all other commands."""
@@ -273,6 +282,12 @@ def _place(entry: Stored) -> int:
 def _above(path: str) -> list[str]:
     parts = path.split(".") if path else []
     return [".".join(parts[:n]) for n in range(len(parts) + 1)]
+
+
+def _waits_beside(tree: Tree, path: str) -> bool:
+    """Whether an actor or a sibling of it waits for a timer."""
+    siblings = [a for a in tree.actors.values() if a.path and parent(a.path) == parent(path)]
+    return any(child_status(tree, a) == "waiting" for a in siblings)
 
 
 def _difference(mine: Any, yours: Any, place: str = "") -> str:

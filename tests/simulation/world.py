@@ -28,7 +28,7 @@ LEASE = 5.0
 LOG_SECONDS = 250.0  # facts age while runs sleep
 PATIENCE_SECONDS = 1000.0  # longer than the longest sleep: by then there is a new fact, or everything has ended
 MOST_TURNS = 100_000  # from one fact to the next; worlds take some thousands in all
-MOST_FACTS = 5_000  # worlds have some hundreds
+MOST_FACTS = 2_000  # worlds have some hundreds
 MOST_RUNS = 8
 KEPT = 200
 TAKES_HOSTS = ("kill", "freeze", "redeliver", "jump")
@@ -333,6 +333,8 @@ class World:
         try:
             await self._storm()
             await self._calm()
+            await self._leave()
+            await self._calm()
         finally:
             for logger in loggers:
                 logger.removeHandler(errors)
@@ -359,6 +361,12 @@ class World:
                 raise Violation(f"stuck: {self._open()[:5]}")
             self.answer()
             await asyncio.sleep(LEASE)
+
+    async def _leave(self) -> None:
+        """Nobody asks for anything any more while it is judged; what is under way lands before."""
+        for user in self.users:
+            user.kill()
+        await asyncio.sleep(LEASE)
 
     def _is_over(self) -> bool:
         return not self._open()
