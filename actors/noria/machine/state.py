@@ -234,10 +234,11 @@ def items(tree: Tree, actor: Actor, unit: str) -> list[Actor]:
 
 
 def suspension_of(actors: list[Actor]) -> dict[str, Any]:
-    """What the record of several actors together tells of their last suspension and their last resume."""
-    steps = [s for a in actors for s in a.steps.values()]
-    suspended = max((s for s in steps if s.suspended_at is not None), key=lambda s: s.suspended_at or 0.0, default=None)
-    resumed = max((s for s in steps if s.resumed), key=lambda s: s.resumed_at or 0.0, default=None)
+    """What the record of several actors together tells of their last suspension and their last resume. Of several at one
+    time the paths decide: in which order the actors are known hangs on who looks."""
+    steps = [(a.path, s) for a in actors for s in a.steps.values()]
+    _, suspended = max((m for m in steps if m[1].suspended_at is not None), key=lambda m: (m[1].suspended_at or 0.0, m[0]), default=("", None))
+    _, resumed = max((m for m in steps if m[1].resumed), key=lambda m: (m[1].resumed_at or 0.0, m[0]), default=("", None))
     found: dict[str, Any] = {}
     if suspended is not None:
         found.update(suspended_at=suspended.suspended_at, suspend_payload=suspended.suspend_payload)
