@@ -28,6 +28,17 @@ async def test_what_is_half_read_outlives_a_flush(noria: Noria, server_url: str)
     assert sizes == [900_000 + n for n in range(60)]
 
 
+async def test_the_answer_to_a_flush_that_was_given_up_ends_no_connection(noria: Noria) -> None:
+    client = noria.broker.connection.client
+    for _ in range(20):
+        flushing = asyncio.create_task(client.flush())
+        await asyncio.sleep(0)
+        flushing.cancel()
+        await asyncio.wait([flushing])
+    await client.flush()
+    assert client.is_connected and client.stats["reconnects"] == 0
+
+
 async def flush_for_ever(client: nats.NATS) -> None:
     while True:
         await client.flush()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from nats.aio.client import Client
 from nats.protocol.parser import Parser
@@ -69,6 +69,13 @@ class WireClient(Client):
         await super().flush(timeout)
         if task is not None and task.cancelling() > before:
             raise asyncio.CancelledError
+
+    async def _process_pong(self) -> None:
+        """As nats-py's, which ends the connection at the answer to a flush that nobody awaits any more."""
+        asked: list[asyncio.Future[bool]] = cast(Any, self)._pongs
+        if asked and asked[0].done():
+            asked[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
 
 
 class _Reading(Parser):
