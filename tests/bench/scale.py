@@ -15,12 +15,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
+from contenders.shared import all_of
 from rich.console import Console
 from rich.table import Table
 from uvloop import run
@@ -90,18 +91,6 @@ async def workers(url: str, name: str, count: int, slots: int) -> AsyncIterator[
             process.wait()
 
 
-async def all_of(count: int, work: Callable[[int], Awaitable[Any]], flight: int = FLIGHT) -> float:
-    limit = asyncio.Semaphore(flight)
-
-    async def one(n: int) -> None:
-        async with limit:
-            await work(n)
-
-    began = time.perf_counter()
-    await asyncio.gather(*(one(n) for n in range(count)))
-    return time.perf_counter() - began
-
-
 async def latency(noria: Noria, runs: int = 60) -> float:
     """Median seconds of a 5-step run, one at a time."""
     spent = []
@@ -118,8 +107,8 @@ async def scale_workers(full: bool) -> list[Row]:
     for count in (1, 2, 3):
         async with Noria.embedded() as noria, workers(noria.url, "pausing", count, SLOTS):
             runs = 400 * count if full else 200 * count
-            await all_of(SLOTS * count, lambda n: noria.run("pausing", n))
-            seconds = await all_of(runs, lambda n: noria.run("pausing", n), flight=SLOTS * count + 10)
+            await all_of(SLOTS * count, FLIGHT, lambda n: noria.run("pausing", n))
+            seconds = await all_of(runs, SLOTS * count + 10, lambda n: noria.run("pausing", n))
             rate = runs / seconds
             rows.append({"workers": count, "runs_per_s": rate, "per_worker": rate / count / (rows[0]["runs_per_s"] if rows else rate)})
     return rows
@@ -131,7 +120,7 @@ async def scale_parked(full: bool) -> list[Row]:
     async with Noria.embedded() as noria, noria.worker(FIVE, PARK, concurrency=400):
         parked = 0
         for count in (0, 1_000, 10_000, *((100_000,) if full else ())):
-            await all_of(count - parked, lambda n, first=parked: noria.create_run(PARK, f"p{first + n}").start(n))
+            await all_of(count - parked, FLIGHT, lambda n, first=parked: noria.create_run(PARK, f"p{first + n}").start(n))
             parked = count
             began = time.perf_counter()
             await noria.runs.list(limit=10)
@@ -178,7 +167,7 @@ async def scale_workflows(full: bool) -> list[Row]:
     for count in (1, 10, 100):
         flows = [chain(f"five-{n}", noop) for n in range(count)]
         async with Noria.embedded() as noria, noria.worker(*flows, concurrency=400):
-            seconds = await all_of(1_000, lambda n, flows=flows, count=count: noria.run(flows[n % count], n))
+            seconds = await all_of(1_000, FLIGHT, lambda n, flows=flows, count=count: noria.run(flows[n % count], n))
             rows.append({"workflows": count, "runs_per_s": 1_000 / seconds, "worker_mb": psutil.Process().memory_info().rss / 2**20})
     return rows
 
@@ -212,9 +201,9 @@ async def scale_replicas(full: bool) -> list[Row]:
 
     async def measure(noria: Noria, replicas: int) -> None:
         async with noria.worker(FIVE, concurrency=400):
-            await all_of(100, lambda n: noria.run(FIVE, n))
+            await all_of(100, FLIGHT, lambda n: noria.run(FIVE, n))
             alone = await latency(noria)
-            seconds = await all_of(1_000, lambda n: noria.run(FIVE, n))
+            seconds = await all_of(1_000, FLIGHT, lambda n: noria.run(FIVE, n))
             rows.append({"replicas": replicas, "run_ms": alone * 1e3, "steps_per_s": 5_000 / seconds})
 
     async with Noria.embedded() as noria:
@@ -230,7 +219,7 @@ async def scale_memory(full: bool) -> list[Row]:
     async with Noria.embedded() as noria, workers(noria.url, "five", 1, 400) as pids:
         done = 0
         for runs in (1_000, 10_000, *((100_000,) if full else ())):
-            await all_of(runs - done, lambda n: noria.run("five", n))
+            await all_of(runs - done, FLIGHT, lambda n: noria.run("five", n))
             done = runs
             stored = 0
             for stream in (noria.broker.subjects.runs, f"KV_{noria.broker.subjects.records}"):

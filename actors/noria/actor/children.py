@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from noria.actor import owned
+from noria.actor import owned, parcels
 from noria.clock import now
 from noria.contract import commands
 from noria.contract.events import TOLD_BY_FACT
 from noria.contract.rewinds import Retried
 from noria.limits import CHILD_WINDOW
 from noria.machine.decide import is_paused, resumed, retried
+from noria.machine.fold import fold_command
 from noria.machine.state import ENDED, RESTING, Actor, join, live, segment, split
 from noria.machine.tasks import RunChildren
 from noria.machine.view import child_status
@@ -187,9 +188,6 @@ class _Fanout:
         await self._send(child, start, 0)
 
     async def _send(self, child: Actor, command: commands.Command, expected: int | None) -> None:
-        from noria.actor import parcels
-        from noria.machine.fold import fold_command
-
         activation = self.activation
         key = activation.journal.key_of(child)
         body = await parcels.pack(activation.broker, key.tree, commands.encode(command))
