@@ -136,3 +136,28 @@ async def test_data_for_a_paused_run_goes_to_what_waits_for_it_or_is_refused(nor
         assert calls == {"a": 2} and (await run.resume(per_step=True)).status == "suspended"
         result = await run.resume("of b")
         assert result.result == {"a": "of a", "b": "of b"} and calls == {"a": 2, "b": 2}
+
+
+async def test_what_was_resumed_and_has_to_wait_is_paused(noria: Noria, calls: Counter[str]) -> None:
+    """One resume for two items, of which one goes on: nothing runs while the run is paused."""
+    flow = Workflow("items").foreach(waits("item", lambda n, data: n + data, calls), concurrency=2).commit()
+    async with noria.worker(flow, lease=5):
+        run = noria.create_run(flow)
+        assert len((await run.start([1, 2], timeout=20)).suspended) == 2
+        result = await run.resume(10, per_step=True)
+        record = await run.get()
+        assert record is not None and result.status == record.status == "paused" and calls == {"item": 3}
+        assert result.steps["item"].status == record.steps["item"].status == "paused" and result.suspended == []
+        assert (await run.resume()).result == [11, 12] and calls == {"item": 4}
+
+
+@pytest.mark.parametrize("target", ["doubled", "sleep-1", "inner.inside", "sleep-3"])
+async def test_a_mapping_or_sleep_that_is_travelled_to_is_the_step_that_runs(noria: Noria, calls: Counter[str], target: str) -> None:
+    inner = Workflow("inner").map(lambda n: n, id="inside").then(gives("step1", lambda n: n, calls))
+    flow = Workflow("plain").map(lambda n: n * 2, id="doubled").sleep(0.01).then(inner).sleep(2.2).then(gives("step2", lambda n: n, calls)).commit()
+    async with noria.worker(flow, lease=5):
+        run = noria.create_run(flow)
+        result = await run.time_travel(target, input=4, per_step=True)
+        assert result.status == "paused" and not calls and list(result.steps)[-1] == target.partition(".")[0]
+        assert (await run.resume(per_step=True)).status == "paused" and calls.total() == 1
+        assert (await run.resume()).result == (8 if target == "doubled" else 4)

@@ -303,3 +303,32 @@ async def test_what_is_set_is_validated_key_by_key(noria: Noria, declared: str, 
         result = await noria.run(bad, 0, timeout=10)
     assert result.status == "failed" and result.state == {"count": 1} and result.error is not None
     assert result.error.type == "InvalidInput" and "Invalid state: " in result.error.message and "- tags.1: " in result.error.message
+
+
+async def test_what_conditions_and_sleeps_write_is_kept(run: Run) -> None:
+    """As what a step writes is, in state and request context."""
+    seen: list[int] = []
+
+    def counts(answer: Any) -> Any:
+        def ask(_: Any, ctx: Context) -> Any:
+            ctx.set_state(counter=ctx.state.counter + 1)
+            ctx.request_context["counter"] = ctx.state.counter
+            return answer(ctx) if callable(answer) else answer
+
+        return ask
+
+    async def look(value: Any, ctx: Context) -> Any:
+        seen.append(ctx.state.counter)
+        assert ctx.request_context.get("counter", 0) == ctx.state.counter
+        return value
+
+    def sees(id: str) -> Step:
+        return step(look, id=id)
+
+    body = Workflow("body", state=Counted).then(sees("inside"))
+    flow = Workflow("asking", state=Counted).branch((counts(True), sees("arm")), (lambda _: False, gives("other", 0))).map(lambda _: 0)
+    flow = flow.do_while(sees("looped"), counts(lambda ctx: ctx.iteration < 2)).then(sees("behind"))
+    flow = flow.do_until(body, counts(lambda ctx: ctx.iteration == 2)).map(lambda _: [1]).foreach(sees("item"), concurrency=counts(1))
+    flow = flow.sleep(counts(0.01)).then(sees("rested")).sleep(counts(2.2)).then(sees("woken"))
+    result = await run(flow, 0, state={"counter": 0})
+    assert result.status == "success" and result.state == {"counter": 8} and seen == [1, 1, 2, 3, 3, 4, 6, 7, 8]

@@ -76,6 +76,23 @@ async def test_a_foreach_that_failed_repeats_what_did_not_succeed(noria: Noria) 
             await run.time_travel("item", input=7)
 
 
+async def test_resume_data_reaches_every_item_of_the_target(noria: Noria) -> None:
+    """As it reaches a target that had ended: also the items that were not suspended just now."""
+    each = Workflow("each").foreach(Workflow("in").then(plus("a")).then(pausing("b")), concurrency=2).commit()
+    plain = Workflow("plain").foreach(pausing("item"), concurrency=2).commit()
+    async with noria.worker(each, plain):
+        for flow, target in ((each, "in.b"), (plain, "item")):
+            run = noria.create_run(flow)
+            await run.start([1, 2])
+            assert (await run.resume(5)).result == [5, 5]
+            assert len((await run.time_travel(target)).suspended) == 2
+            assert (await run.resume(6, index=1)).status == "suspended"
+            fork = await run.fork(target, resume=7)
+            kept = 7 if target == "in.b" else 6  # an item that succeeded of a foreach that did not stays as it is
+            assert (await fork.result()).result == [7, kept] == (await run.time_travel(target, resume=7)).result
+        assert calls["a"] == 2
+
+
 async def test_suspended_siblings_stay_also_under_another_name(noria: Noria) -> None:
     block = Workflow("block").parallel(plus("go"), pausing("wait")).map(lambda out: out["go"] + out["wait"])
     flow = Workflow("siblings").then(plus("first")).then(block).commit()

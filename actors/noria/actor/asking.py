@@ -38,15 +38,16 @@ async def ask(activation: Activation, actor: Actor, task: Ask) -> None:
         await activation.record(actor, [Finished(ended_at=now(), **failure(error, entry.id, f"condition of {entry.id!r}"))])
     else:
         again = isinstance(entry, LoopEntry) and not isinstance(entry.unit, Step) and value != entry.until
-        await _keep(activation, actor, Answered(task.key, value, actor.life(entry.id) + 1 if again else 0, now()))
+        await _keep(activation, actor, Answered(task.key, value, actor.life(entry.id) + 1 if again else 0, now(), context.writes()))
 
 
 async def _keep(activation: Activation, actor: Actor, fact: Answered) -> None:
-    """A loop's answer is packed with the next fact where that is on the same chain; others are stored at once, so that
-    no successor can come to another answer than the children that began by it."""
+    """A loop's answer is packed with the next fact where that is on the same chain. Others are stored at once, so that no
+    successor can come to another answer than the children that began by it; so is one that comes with writes, which the
+    next step has to see."""
     unit = activation.places.unit(actor.path)
     assert isinstance(unit, Workflow)
-    if _goes_on_here(unit, actor, fact) and actor.path not in activation.journal.adopted:
+    if fact.writes is None and _goes_on_here(unit, actor, fact) and actor.path not in activation.journal.adopted:
         actor.answers[fact.entry] = fact.value
         activation.journal.opening.setdefault(actor.path, []).append(fact)
     else:

@@ -265,9 +265,9 @@ async def run_mapping(activation: Activation, actor: Actor, task: RunMapping) ->
         else:
             work = call(activation, entry.mapping, plain(actor.prev), context)
         output = await (work if activation.stretch is None else activation.stretch.evaluation("mapping", entry.id, actor.path, work))
-        fact = StepEnded(entry.id, "success", started_at, now(), plain(output), writes=context.writes(), counts=False)
+        fact = StepEnded(entry.id, "success", started_at, now(), plain(output), writes=context.writes(), counts=task.counts)
     except BailSignal as signal:
-        fact = StepEnded(entry.id, "success", started_at, now(), signal.result, writes=context.writes(), bail=True, counts=False)
+        fact = StepEnded(entry.id, "success", started_at, now(), signal.result, writes=context.writes(), bail=True, counts=task.counts)
     except (asyncio.CancelledError, *ENGINE):
         notice.tell()
         raise
@@ -304,10 +304,10 @@ async def _resolve(source: Any, prev: Any, context: LiveContext) -> Any:
 
 async def run_sleep(activation: Activation, actor: Actor, task: RunSleep) -> None:
     """Wait in place up to the linger, longer behind a timer; the output is the input."""
-    entry, started_at, until = task.entry, now(), task.until
+    entry, started_at, until, writes = task.entry, now(), task.until, None
     if until is None:
         try:
-            until = await _until(activation, actor, task, started_at)
+            until, writes = await _until(activation, actor, task, started_at)
             if not is_time(max(until, 0.0)):
                 raise InvalidInput(f"a sleep until {until} (epoch seconds) would not end before the year 9999")
         except ENGINE:
@@ -318,24 +318,30 @@ async def run_sleep(activation: Activation, actor: Actor, task: RunSleep) -> Non
             return await activation.record(actor, _with_end(fact, task.final))
         if until - started_at > LINGER_SECONDS:
             if not await set_timer(activation, actor, entry.id, until):
-                return await activation.record(actor, [StepWaiting(entry.id, started_at, until)])
+                return await activation.record(actor, [StepWaiting(entry.id, started_at, until, writes=writes)])
         else:
             waiting = {"status": "waiting", "until": iso(until)}
             activation.journal.live("workflow-step-waiting", actor, entry.id, waiting)
             await asyncio.sleep(max(0.0, until - now()))
     else:
         started_at = actor.steps[entry.id].started_at or started_at
-    fact = StepEnded(entry.id, "success", started_at, now(), actor.prev, counts=False)
+    fact = StepEnded(entry.id, "success", started_at, now(), actor.prev, writes=writes, counts=task.counts)
     if activation.stretch is not None:
         activation.stretch.slept(entry.id, actor.path, started_at, fact.ended_at)
     return await activation.record(actor, _with_end(fact, task.final))
 
 
-async def _until(activation: Activation, actor: Actor, task: RunSleep, start: float) -> float:
-    duration: Any = task.entry.duration
-    if isinstance(duration, UserFunction):
-        context = LiveContext(activation, actor, entry=task.entry.id, value=actor.prev)
-        duration = await call(activation, duration, plain(actor.prev), context)
+async def _until(activation: Activation, actor: Actor, task: RunSleep, start: float) -> tuple[float, Writes | None]:
+    """When a sleep ends, and what the function that says so did to the run."""
+    duration = task.entry.duration
+    if not isinstance(duration, UserFunction):
+        return _end(duration, task, start), None
+    context = LiveContext(activation, actor, entry=task.entry.id, value=actor.prev)
+    end = _end(await call(activation, duration, plain(actor.prev), context), task, start)
+    return end, context.writes()
+
+
+def _end(duration: Any, task: RunSleep, start: float) -> float:
     if isinstance(duration, datetime):
         if duration.tzinfo is None:
             raise InvalidInput("sleep_until needs an aware datetime: give it a time zone")

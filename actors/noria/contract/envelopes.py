@@ -124,6 +124,8 @@ class Envelope:
                 data = {"status": "waiting", "until": iso(fact.until)}
                 meta = {"k": "step-waiting", "t0": fact.started_at, "until": fact.until, "n": fact.attempts}
                 _common(meta, fact)
+                if fact.writes is not None:
+                    _writes(meta, fact.writes)
                 data["noria"] = meta
                 return self.event(id, "workflow-step-waiting", path, fact.step, iso(fact.started_at), data)
             case Finished():
@@ -152,6 +154,8 @@ class Envelope:
                 meta = {"k": "answered", "entry": fact.entry, "value": fact.value, "t": fact.at}
                 if fact.life:
                     meta["life"] = fact.life
+                if fact.writes is not None:
+                    _writes(meta, fact.writes)
                 return self.event(id, "condition-answered", path, None, iso(fact.at), {"noria": meta})
             case Retried() | Rewound():
                 meta = encode_life(fact)
@@ -229,6 +233,7 @@ def _decode_fact(event: dict[str, Any]) -> Fact:
             return StepWaiting(
                 event["step"], meta["t0"], meta["until"], meta["n"], meta.get("round", 1), "input" in meta,
                 meta.get("input"), "resume" in meta, meta.get("resume"), meta.get("leaf", False), meta.get("untold", False),
+                _decode_writes(meta),
             )  # fmt: skip
         case "finished":
             return Finished(
@@ -244,7 +249,7 @@ def _decode_fact(event: dict[str, Any]) -> Fact:
                 meta.get("segment", ""), meta.get("error"), meta.get("tripwire"),
             )  # fmt: skip
         case "answered":
-            return Answered(meta["entry"], meta["value"], meta.get("life", 0), meta.get("t", 0.0))
+            return Answered(meta["entry"], meta["value"], meta.get("life", 0), meta.get("t", 0.0), _decode_writes(meta))
         case "retried" | "rewound":
             return decode_life(meta)
         case "rested":

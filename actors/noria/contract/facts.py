@@ -12,7 +12,7 @@ JSON: TypeAlias = Any
 
 @dataclass(slots=True)
 class Writes:
-    """What a step did to the run beside its output: top-level keys of state and request context, tokens that it used."""
+    """What a call of the user's did to the run beside its output: top-level keys of state and request context, tokens that it used."""
 
     state: dict[str, JSON] | None = None
     context: dict[str, JSON] | None = None
@@ -52,7 +52,7 @@ class StepEnded:
     writes: Writes | None = None
     leaf: bool = False
     bail: bool = False
-    counts: bool = True  # for step-wise runs: mappings and sleeps do not
+    counts: bool = True  # for step-wise runs: of mappings and sleeps only one that was travelled to
     forced: bool = False  # an assumed record of a time travel
     untold: bool = False  # no live event said that it began: this fact does
 
@@ -93,6 +93,7 @@ class StepWaiting:
     resume_payload: JSON = None
     leaf: bool = False
     untold: bool = False
+    writes: Writes | None = None
 
 
 @dataclass(slots=True)
@@ -103,6 +104,7 @@ class Answered:
     value: JSON
     life: int = 0  # the loop's nested workflow begins this life for its next round
     at: float = 0.0  # 0: in a log from before it was told
+    writes: Writes | None = None
 
 
 @dataclass(slots=True)

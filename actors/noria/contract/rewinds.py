@@ -42,7 +42,7 @@ class Rewind:
     lives: dict[str, int] = field(default_factory=dict[str, int])  # all lives that are not the first
     steps: dict[str, Assumed] = field(default_factory=dict[str, Assumed])  # by unit
     children: dict[str, Assumed] = field(default_factory=dict[str, Assumed])  # by segment
-    aims: dict[str, list[str]] = field(default_factory=dict[str, list[str]])  # entry -> its target, and the arms that stay
+    aims: dict[str, list[str]] = field(default_factory=dict[str, list[str]])  # block, mapping or sleep -> its target, and the arms that stay
 
 
 @dataclass(slots=True)

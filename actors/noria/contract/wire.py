@@ -56,7 +56,16 @@ class StartedMeta(Head):
     t: float
 
 
-class CallMeta(Head):
+class WritesMeta(Head):
+    """What a call of the user's did to the run beside its output."""
+
+    state: dict[str, Any] | None = None
+    context: dict[str, Any] | None = None
+    context_removed: list[str] | None = None
+    usage: dict[str, int] | None = None
+
+
+class CallMeta(WritesMeta):
     """Shared by what a step call can end in. `n`: tries made. Absent: round 1, the previous output as input, no resume."""
 
     t0: float
@@ -66,10 +75,6 @@ class CallMeta(Head):
     resume: Any = None
     leaf: Literal[True] | None = None
     untold: Literal[True] | None = None  # no live event said that it began
-    state: dict[str, Any] | None = None
-    context: dict[str, Any] | None = None
-    context_removed: list[str] | None = None
-    usage: dict[str, int] | None = None
 
 
 class StepEndedMeta(CallMeta):
@@ -109,7 +114,7 @@ class BlockEndedMeta(Head):
     tripwire: TripwireData | None = None
 
 
-class AnsweredMeta(Head):
+class AnsweredMeta(WritesMeta):
     k: Literal["answered"]
     entry: str
     value: Any

@@ -110,14 +110,15 @@ def _as_ended(record: Record_) -> Finished:
 
 def _plain(tree: Tree, actor: Actor, entry: MapEntry | SleepEntry, final: bool) -> Task | None:
     record = actor.steps.get(entry.id)
+    counts = bool(tree.per_step) and entry.id in actor.aims
     if record is None:
         if is_paused(tree):
             return Rest("paused")
-        return RunMapping(entry, final) if isinstance(entry, MapEntry) else RunSleep(entry, None, final)
+        return RunMapping(entry, final, counts) if isinstance(entry, MapEntry) else RunSleep(entry, None, final, counts)
     if record.status == "success":
         return None
     if record.status == "waiting" and isinstance(entry, SleepEntry):
-        return RunSleep(entry, record.until, final) if tree.fired.get(actor.path, 0.0) >= record.until else Rest("waiting")
+        return RunSleep(entry, record.until, final, counts) if tree.fired.get(actor.path, 0.0) >= record.until else Rest("waiting")
     return Record([_as_ended(record)])
 
 

@@ -159,9 +159,11 @@ def _fold(tree: Tree, actor: Actor, sequence: int, fact: Fact) -> None:
         case StepWaiting():
             record = _record(tree, actor, fact)
             record.status, record.until, record.attempts = "waiting", fact.until, fact.attempts
+            _apply(tree, sequence, fact.writes)
             actor.status, actor.leaf = "waiting", fact.leaf
         case Answered():
             actor.answers[fact.entry] = fact.value
+            _apply(tree, sequence, fact.writes)
             actor.status = "active"
             if fact.life:
                 begin_round(tree, actor, fact)

@@ -29,19 +29,21 @@ class RunStep:
 
 @dataclass(slots=True)
 class RunMapping:
-    """Evaluate a mapping and record its result."""
+    """Evaluate a mapping and record its result. `counts`: it is the one step that was asked for."""
 
     entry: MapEntry
     final: bool = False
+    counts: bool = False
 
 
 @dataclass(slots=True)
 class RunSleep:
-    """Wait until `until` (None: not determined yet), in place or behind a timer."""
+    """Wait until `until` (None: not determined yet), in place or behind a timer. `counts`: see RunMapping."""
 
     entry: SleepEntry
     until: float | None = None
     final: bool = False
+    counts: bool = False
 
 
 @dataclass(slots=True)

@@ -19,14 +19,13 @@ def rewound(workflow: builder.Workflow, tree: Tree, sequence: int, command: Time
     """The fact that carries out the command at `sequence`. Raises GraphMismatch when the graph has no such target."""
     plan = _Plan(tree, command, now)
     plan.level(workflow, tree.base, tree.base, tuple(command.target), "", plan.known(tree.root if command.origin or plan.ran else None))
-    held = _held(tree, command) if command.resume is not None else {}
+    held = _held(tree, plan.targets) if command.resume is not None else {}
     return Rewound(sequence, now, plan.rewinds, held, command.resume)
 
 
-def _held(tree: Tree, command: TimeTravel) -> dict[str, Held]:
+def _held(tree: Tree, targets: list[str]) -> dict[str, Held]:
     """Every suspended step, and the target, get the data when they are reached."""
-    target = command.target
-    found = {".".join(target): Held(), ".".join([*target, target[-1]]): Held()}  # as a step, as a child of its own
+    found = {target: Held() for target in targets}
     for actor in tree.actors.values():
         for step, record in actor.steps.items():
             if record.status == "suspended":
@@ -41,6 +40,7 @@ class _Plan:
         self.tree, self.command, self.now = tree, command, now
         self.ran = tree.root.last > 0  # else nothing of it ever lived under its paths
         self.rewinds: list[Rewind] = []
+        self.targets: list[str] = []  # the places at which the target's step may be: a foreach has many
 
     @staticmethod
     def known(stored: Actor | None) -> list[Any]:
@@ -62,6 +62,10 @@ class _Plan:
         level.forget(workflow.entries[index:])
         if deeper:
             self._below(level, workflow.entries[index], target)
+            return
+        self.targets.append(place(path, target[0]))
+        children = _items(stored, target[0]) if isinstance(workflow.entries[index], ForeachEntry) else [target[0]]
+        self.targets += [place(join(path, child), target[0]) for child in children]
 
     def _below(self, level: _Level, entry: Entry, target: tuple[str, ...]) -> None:
         name, unit = target[0], level.workflow.units.get(target[0])
@@ -192,7 +196,9 @@ class _Level:
                 record = self.stored.steps.get(entry.id)
                 if not deeper and self.plan.command.input is None and (record is None or record.status != "success"):
                     self._items(entry.id)
-            case ThenEntry() | LoopEntry() | MapEntry() | SleepEntry():
+            case MapEntry() | SleepEntry():
+                self.rewind.aims[entry.id] = [target]
+            case ThenEntry() | LoopEntry():
                 pass
             case _:
                 assert_never(entry)

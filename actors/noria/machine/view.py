@@ -130,13 +130,13 @@ def _steps(tree: Tree, actor: Actor, prefix: str, nested: bool, over: bool) -> d
     for unit in _by_start(tree, actor):
         members = [tree.actors[p] for p in actor.children.get(unit, ()) if p in tree.actors]
         if unit in actor.steps:
-            record = _record(actor, unit)
+            record = _record(tree, actor, unit)
         elif not members:
             continue
         elif any(split(segment(m.path))[1] is not None for m in members):
             record = _foreach_record(tree, actor, unit, members)
         elif members[-1].leaf:
-            record = _record(members[-1], unit)
+            record = _record(tree, members[-1], unit)
         else:
             record = _nested_record(tree, actor, unit, members[-1])
         if over and record["status"] in OPEN:
@@ -166,11 +166,16 @@ def _by_start(tree: Tree, actor: Actor) -> list[str]:
     return order
 
 
-def _record(actor: Actor, unit: str) -> dict[str, Any]:
+def _record(tree: Tree, actor: Actor, unit: str) -> dict[str, Any]:
     record: dict[str, Any] = dict(zip(SHOWN, _shown(actor.steps[unit]), strict=True))
     if record["status"] == "suspended" and resumed(actor, unit) is not None:
-        record["status"] = "running"
+        record["status"] = _going(tree)
     return record
+
+
+def _going(tree: Tree) -> str:
+    """The status of what has to go on: in a paused run it waits for the word."""
+    return "paused" if tree.root.status == "paused" else "running"
 
 
 def _nested_record(tree: Tree, above: Actor, unit: str, last: Actor) -> dict[str, Any]:
@@ -197,7 +202,7 @@ def _began(tree: Tree, actor: Actor) -> float | None:
 def _foreach_record(tree: Tree, parent: Actor, unit: str, members: list[Actor]) -> dict[str, Any]:
     statuses = {child_status(tree, m) for m in members}
     order = ("suspended", "waiting", "paused", "running")
-    state = next((s for s in order if s in statuses), "paused" if tree.root.status == "paused" else "running")
+    state = next((s for s in order if s in statuses), _going(tree))
     if tree.root.status in ENDED and statuses & {"failed", "tripwire"}:
         state = "failed"
     inside = items(tree, parent, unit)
@@ -219,7 +224,7 @@ def _with_suspension(tree: Tree, record: dict[str, Any], members: list[Actor], i
     if waits is not None:
         record["suspend_payload"], record["suspended_at"] = waits["payload"], waits["suspended_at"]
     elif record["status"] == "suspended":
-        record["status"] = "running"
+        record["status"] = _going(tree)
     return record
 
 
@@ -234,7 +239,7 @@ def child_status(tree: Tree, actor: Actor) -> str:
     for state in ("suspended", "waiting", "paused"):
         if state in inner:
             return state
-    return "paused" if tree.root.status == "paused" else "running"
+    return _going(tree)
 
 
 def suspensions(tree: Tree, actor: Actor | None = None) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
