@@ -8,12 +8,12 @@ from typing import Any
 from noria.client.dead import Dead
 from noria.client.noria import Noria
 from noria.client.operations import Infra
-from noria.client.remote_run import Api, RemoteRun, with_output
+from noria.client.remote_run import Api, RemoteRun
 from noria.client.run import Run
 from noria.client.runs import Runs, Workflows
 from noria.client.schedules import Schedules
 from noria.contract.control import read
-from noria.contract.results import RunPage, RunRecord
+from noria.contract.results import RunPage, RunRecord, typed
 from noria.contract.schedules import ScheduleInfo
 from noria.contract.values import as_dict
 from noria.errors import NoriaError, RunNotFound
@@ -55,7 +55,7 @@ class RemoteRuns(Runs):
             record = read(RunRecord, await self._api.ask("get", run_id=run_id, workflow=_name(workflow), nested=nested))
         except RunNotFound:
             return None
-        return with_output(record, workflow.parse_output if isinstance(workflow, Workflow) else None)
+        return typed(record, workflow.parse_output if isinstance(workflow, Workflow) else None)
 
     async def list(
         self, workflow: Workflow | str | None = None, *, status: str | None = None, resource_id: str | None = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from typing import Any, TypeVar
+from typing import Any
 
 from noria import ids
 from noria.client.noria import Noria
@@ -15,7 +15,7 @@ from noria.clock import monotonic
 from noria.contract import control
 from noria.contract.control import Begun, read
 from noria.contract.events import RunEvent
-from noria.contract.results import RunResult
+from noria.contract.results import RunResult, typed
 from noria.contract.subjects import Subjects
 from noria.contract.values import dumps, loads, plain
 from noria.errors import BrokerUnavailable, NoriaError, NoWorker, RunNotFound
@@ -25,7 +25,6 @@ from noria.workflow.builder import Workflow
 
 PAUSE_SECONDS = 0.25
 NOBODY_SECONDS = 3.0  # how long a restart of the only worker may take
-T = TypeVar("T")
 
 
 class Api:
@@ -105,7 +104,7 @@ class RemoteRun(Run):
                 "outcome", within=left, run_id=self.id, workflow=self.workflow_id, after=after, seconds=left, ended=ended
             )
             if answer["settled"]:
-                return with_output(read(RunResult, answer["result"]), self.parse_output)
+                return typed(read(RunResult, answer["result"]), self.parse_output)
             if end is not None and monotonic() >= end:
                 if not answer["hosted"]:
                     raise NoWorker(f"no worker hosts workflow {self.workflow_id!r}; run {self.id!r} stays durable and waits for one")
@@ -133,7 +132,7 @@ class RemoteRun(Run):
     async def restart(self, *, timeout: float | None = 30.0) -> RunResult:
         seconds = 30.0 if timeout is None else timeout
         answer = await self._api.ask("restart", within=seconds, run_id=self.id, workflow=self.workflow_id, timeout=seconds)
-        return with_output(read(RunResult, answer), self.parse_output)
+        return typed(read(RunResult, answer), self.parse_output)
 
     def time_travel_stream(self, step: Any, *, close_on_suspend: bool = True, **options: Any) -> RemoteStream:
         return self._of("time-travel", close_on_suspend, step=[*step_path(step)], **options)
@@ -216,9 +215,3 @@ class RemoteFork(RemoteRun):
 
     async def outcome(self, after: int, timeout: float | None = None, *, ended: bool = False) -> RunResult:
         return await super().outcome(after or await self._begin(), timeout, ended=ended)
-
-
-def with_output(result: T, parse_output: Callable[[Any], Any] | None) -> T:
-    """The result, unwrapped into the workflow's type where that is known."""
-    object.__setattr__(result, "parse_output", parse_output)
-    return result

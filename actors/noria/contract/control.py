@@ -244,7 +244,7 @@ def request(kind: type[Control], body: bytes) -> Control:
 def to_json(value: Any) -> Any:
     """Results, records and events as JSON data."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value) if f.repr}
+        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     if (items := as_dict(value)) is not None:

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
-from pydantic.json_schema import GenerateJsonSchema
-from pydantic_core import PydanticOmit, core_schema
 
 from noria.contract import calls, commands, control, schedules, wire
 from noria.contract.channels import CHANNELS, Channel
@@ -43,12 +41,7 @@ def schemas(more: Mapping[str, Any] | None = None) -> dict[str, Schema]:
 
 def schema_of(kind: Any) -> Schema:
     """The JSON Schema of a model, dataclass or any other type."""
-    return TypeAdapter(kind).json_schema(by_alias=True, schema_generator=_Schemas)
-
-
-class _Schemas(GenerateJsonSchema):
-    def callable_schema(self, schema: core_schema.CallableSchema) -> Schema:
-        raise PydanticOmit  # how a result is unwrapped does not cross the wire
+    return TypeAdapter(kind).json_schema(by_alias=True)
 
 
 def _versioned(schema: Schema, format: int) -> Schema:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from noria.clock import aware
 from noria.errors import RunCancelled, RunFailed, RunSuspended, RunTripped
+
+Result = TypeVar("Result", bound="RunResult")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +71,17 @@ class StepResult:
     iterations: int = 1
 
 
+class _Typed:
+    """What makes a result the workflow's declared type. No field: it is code of this process, and no data."""
+
+    __slots__ = ("_parse_output",)
+
+
 @dataclass(frozen=True, slots=True)
-class RunResult:
-    """What a run came to so far."""
+class RunResult(_Typed):
+    """What a run came to so far. `input`, `result`, `state` and what is in the records of `steps` (by id, in order of their
+    first execution) are plain JSON data, times are aware; what does not apply is None. `status`: pending, running, waiting,
+    suspended, paused, success, failed, canceled or tripwire."""
 
     run_id: str
     workflow_id: str
@@ -85,13 +95,13 @@ class RunResult:
     tripwire: TripwireInfo | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
-    parse_output: Callable[[Any], Any] | None = field(default=None, repr=False, compare=False, kw_only=True)
 
     def unwrap(self) -> Any:
         """The result, as the workflow's declared output type where the workflow is known; raises RunFailed,
         RunSuspended, RunCancelled or RunTripped when there is none."""
         if self.status == "success":
-            return self.result if self.parse_output is None else self.parse_output(self.result)
+            parse_output: Callable[[Any], Any] | None = getattr(self, "_parse_output", None)
+            return self.result if parse_output is None else parse_output(self.result)
         if self.status == "failed":
             raise RunFailed(f"run {self.run_id!r} failed: {self.error.type}: {self.error.message}" if self.error else self.run_id)
         if self.status == "tripwire":
@@ -170,19 +180,25 @@ def _fields(view: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def typed(result: Result, parse_output: Callable[[Any], Any] | None) -> Result:
+    """The result itself, which `unwrap` gives by `parse_output` from now on: the workflow's, where that is known."""
+    object.__setattr__(result, "_parse_output", parse_output)
+    return result
+
+
 def run_result(view: dict[str, Any], parse_output: Callable[[Any], Any] | None = None) -> RunResult:
     """From the machine's view of a run."""
-    return RunResult(**_fields(view), parse_output=parse_output)
+    return typed(RunResult(**_fields(view)), parse_output)
 
 
 def run_record(view: dict[str, Any], parse_output: Callable[[Any], Any] | None = None) -> RunRecord:
     """From the machine's view of a run, with what only the record tells."""
-    return RunRecord(
+    record = RunRecord(
         **_fields(view),
-        parse_output=parse_output,
         resource_id=view["resource_id"],
         request_context=view["request_context"],
         created_at=when(view["created_at"]),
         updated_at=when(view["updated_at"]),
         version=view["version"],
     )
+    return typed(record, parse_output)

@@ -36,7 +36,7 @@ class EventTrigger:
 
 
 def on_event(
-    on: str, *, type: str | None = None, stream: str | None = None, source: str | None = None, subject: str | None = None,
+    on: str, stream: str | None = None, type: str | None = None, source: str | None = None, subject: str | None = None,
     when: Callable[..., Any] | None = None, input: Callable[..., Any] | None = None,
 ) -> EventTrigger:  # fmt: skip
     """Start a run for each CloudEvent on the NATS subject `on` whose attributes match.
