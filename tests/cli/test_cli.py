@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import uuid
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,9 @@ def cli(*args: str, input: str | None = None) -> subprocess.CompletedProcess[str
 def test_run_succeeds_with_one_json_document() -> None:
     done = cli("run", "examples/order.py:order", "--input", "-", "--json", input='{"sku": "wheel"}')
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["result"]["tries"] == 1
+    assert json.loads(done.stdout)["result"]["tries"] == 1 and done.stderr == ""
+    watched = cli("run", "examples/order.py:order", "--input", '{"sku": "wheel"}', "--json", "--watch")
+    assert "reserve" in watched.stderr and json.loads(watched.stdout)["status"] == "success"
 
 
 def test_run_shows_progress_to_people() -> None:
@@ -61,6 +64,12 @@ def test_exit_codes(tmp_path: Path) -> None:
     assert tripped.returncode == 1 and "guard: not [so]" in tripped.stdout, tripped.stdout
     waiting = cli("run", f"{flow}:flow", "--input", "0", "--json")
     assert waiting.returncode == 4 and json.loads(waiting.stdout)["suspended"][0]["payload"] == {"need": "a number"}
+    assert f"noria dev {flow}:flow keeps one to resume on" in waiting.stderr
+
+
+def test_it_says_which_version_it_is() -> None:
+    said = cli("--version")
+    assert said.returncode == 0 and said.stdout == f"noria {version('noria')}\n"
 
 
 def test_a_file_that_does_not_import_is_one_line_and_usage(tmp_path: Path) -> None:

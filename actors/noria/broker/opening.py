@@ -41,7 +41,7 @@ async def open_connection(url: str, **options: Any) -> Connection:
             client = await _connected(url, settings, timeout)
     except (OSError, TimeoutError, NatsError) as error:
         reason = str(last or error) or type(error).__name__
-        raise BrokerUnavailable(f"cannot connect to NATS at {shown(url)}: {reason}. Start a server, or give its address") from error
+        raise BrokerUnavailable(f"cannot connect to NATS at {shown(url)}: {reason}. Start a server, or give its address: nats://HOST:PORT") from error
     version = client.connected_server_version
     if (version.major, version.minor) < OLDEST_SERVER:
         await client.close()

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from noria.cli.output import out, print_json
+from noria.cli.output import local, out, print_json
 from noria.cli.session import AsJson, Namespace, Server, connected, execute
 from noria.clock import aware
 from noria.errors import RunNotFound
@@ -39,7 +39,7 @@ def list_letters(
         return
     table = Table("letter", "kind", "workflow", "buried", "reason")
     for each in letters:
-        table.add_row(str(each.sequence), each.kind, each.workflow, f"{aware(each.time):%Y-%m-%d %H:%M:%S}", escape(each.reason))
+        table.add_row(str(each.sequence), each.kind, each.workflow, local(aware(each.time)), escape(each.reason))
     out.print(table)
     if len(letters) == limit:
         out.print(f"perhaps more: --after {letters[-1].sequence}")

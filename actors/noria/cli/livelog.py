@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.markup import escape
 
-from noria.cli.output import coloured, err, short
+from noria.cli.output import clock, coloured, err, short
 from noria.client.events import EventReader
 from noria.client.noria import Noria
 from noria.clock import now
@@ -32,10 +32,9 @@ async def print_events(noria: Noria) -> None:
 
 
 def _line(event: RunEvent) -> str:
-    at = event.time.astimezone().strftime("%H:%M:%S.%f")[:-3] if event.time is not None else ""
     what = event.type.removeprefix("workflow-").removeprefix("step-")
     data = as_dict(event.data) or {"data": event.data}
     status = coloured(str(data["status"])) if "status" in data else ""
     value = next((data[name] for name in SHOWN if data.get(name) is not None), "")
     who = f"{escape(event.workflow_id)}/{escape(event.run_id[:12])} [bold]{escape(event.step or 'run')}[/]"
-    return f"[dim]{at}[/] {who} {what} {status} {short(value)}"
+    return f"[dim]{clock(event.time)}[/] {who} {what} {status} {short(value)}"

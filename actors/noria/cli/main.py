@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
@@ -13,7 +14,22 @@ from noria.cli.dev import dev
 from noria.cli.health import health
 from noria.cli.output import err, out, print_json, print_result
 from noria.cli.progress import Progress
-from noria.cli.session import EXIT_OF_STATUS, FAILED, SUCCESS, VIA, AsJson, Namespace, Server, connected, execute, load_workflow, read_json
+from noria.cli.session import (
+    EXIT_OF_STATUS,
+    FAILED,
+    SUCCESS,
+    SUSPENDED,
+    VIA,
+    AsJson,
+    Namespace,
+    Server,
+    connected,
+    execute,
+    is_private,
+    load_workflow,
+    read_json,
+)  # fmt: skip
+from noria.client.streams import RunStream
 from noria.contract.results import RunResult
 from noria.errors import InvalidInput, WorkflowNotFound
 from noria.telemetry.export import export
@@ -31,6 +47,7 @@ app.add_typer(schemas.app, name="schemas")
 app.command()(dev)
 
 OneWorkflow = Annotated[str, typer.Argument(help="MODULE:ATTR, FILE.py:ATTR, or the id of a registered workflow")]
+Registered = Annotated[str, typer.Argument(help="Id of a registered workflow: noria workflows list")]
 Targets = Annotated[list[str], typer.Argument(help="MODULE:ATTR or FILE.py:ATTR")]
 
 
@@ -42,8 +59,15 @@ def main() -> None:
     app()
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"noria {version('noria')}")
+        raise typer.Exit
+
+
 @app.callback()
 def root(
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")] = False,
     via: Annotated[str, typer.Option(help="streams, or api: everything through the workers' control API.", envvar="NORIA_VIA")] = "streams",
 ) -> None:
     """Durable workflows on NATS."""
@@ -56,17 +80,21 @@ def run(
     input: Annotated[str | None, typer.Option("--input", "-i", help="JSON, @FILE, or - for stdin")] = None,
     run_id: Annotated[str | None, typer.Option(help="Run id; made up without.")] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds to wait.")] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Show progress (the default on a terminal).")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show progress, with --json too.")] = False,
     server: Server = None, namespace: Namespace = "noria", json: AsJson = False,
 ) -> None:  # fmt: skip
     """Run a workflow and wait for its result; on a private server unless one is named."""
-    result = execute(_run(workflow, input, run_id, timeout, server, namespace, json))
+    result = execute(_run(workflow, input, run_id, timeout, server, namespace, quiet=json and not watch))
     print_json(result) if json else print_result(result)
-    raise typer.Exit(EXIT_OF_STATUS.get(result.status, FAILED))
+    code = EXIT_OF_STATUS.get(result.status, FAILED)
+    if code == SUSPENDED and ":" in workflow and is_private(server):
+        gone = f"its private server is gone, and the run with it: noria dev {workflow} keeps one to resume on"
+        err.print(gone, markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(code)
 
 
 async def _run(
-    target: str, text: str | None, run_id: str | None, timeout: float | None, server: str | None, namespace: str, quiet: bool
+    target: str, text: str | None, run_id: str | None, timeout: float | None, server: str | None, namespace: str, *, quiet: bool
 ) -> RunResult:
     data, local = read_json(text, "--input"), ":" in target
     workflow = load_workflow(target) if local else target
@@ -79,7 +107,7 @@ async def _run(
             return await _outcome(handle.id, stream, quiet)
 
 
-async def _outcome(run_id: str, stream: runs.RunStream, quiet: bool) -> RunResult:
+async def _outcome(run_id: str, stream: RunStream, quiet: bool) -> RunResult:
     if not quiet:
         await Progress(f"run {run_id}").follow(stream)
     return await stream.result()
@@ -143,7 +171,7 @@ def list_workflows(server: Server = None, namespace: Namespace = "noria", json: 
 
 
 @workflows.command("show")
-def show_workflow(workflow: str, server: Server = None, namespace: Namespace = "noria", json: AsJson = False) -> None:
+def show_workflow(workflow: Registered, server: Server = None, namespace: Namespace = "noria", json: AsJson = False) -> None:
     """Graph, schemas and version: JSON with and without --json."""
 
     print_json(execute(_registered(workflow, server, namespace)))

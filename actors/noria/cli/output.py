@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any, NoReturn
 
 import typer
@@ -37,11 +38,20 @@ def short(value: Any, width: int = 80) -> str:
     return (text if len(text) <= width else text[: width - 1] + "…").replace("[", "\\[")
 
 
+def local(moment: datetime | None) -> str:
+    """A moment as the clock on the wall shows it; people's options are read so, too."""
+    return "" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def clock(moment: datetime | None) -> str:
+    """The same without its day, to the millisecond."""
+    return "" if moment is None else moment.astimezone().strftime("%H:%M:%S.%f")[:-3]
+
+
 def print_runs(runs: list[RunSummary], total: int) -> None:
     table = Table("run", "workflow", "status", "created", "resource")
     for run in runs:
-        created = run.created_at.strftime("%Y-%m-%d %H:%M:%S") if run.created_at else ""
-        table.add_row(run.run_id, run.workflow_id, coloured(run.status), created, run.resource_id or "")
+        table.add_row(run.run_id, run.workflow_id, coloured(run.status), local(run.created_at), run.resource_id or "")
     out.print(table)
     out.print(f"{len(runs)} of {total}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable
-from time import monotonic
+from datetime import datetime
 from typing import Any
 
 from rich.live import Live
@@ -19,27 +19,31 @@ class Progress:
     def __init__(self, title: str) -> None:
         self._title = title
         self._steps: dict[str, list[str]] = {}
-        self._began: dict[str, float] = {}
+        self._began: dict[str, datetime | None] = {}
 
     async def follow(self, events: AsyncIterable[RunEvent]) -> None:
         with Live(self._table(), console=err, refresh_per_second=12) as live:
             async for event in events:
                 self._note(event)
                 live.update(self._table())
+        if not err.is_terminal:
+            err.print()  # the table ends without a newline there
 
     def _note(self, event: RunEvent) -> None:
         if event.step is None:
             return
         row = self._steps.setdefault(event.step, ["running", "", ""])
         if event.type == "workflow-step-start":
-            self._began[event.step] = monotonic()
+            self._began[event.step] = event.time
         elif event.type == "workflow-step-progress":
             row[2] = f"{event.data['completed']} of {event.data['total']}"
         elif event.type == "workflow-step-result":
             row[0], row[2] = event.data["status"], _outcome(event.data)
         elif event.type in ("workflow-step-suspended", "workflow-step-waiting"):
             row[0] = event.type.rpartition("-")[2]
-        row[1] = f"{monotonic() - self._began.get(event.step, monotonic()):.2f} s"
+        began = self._began.get(event.step)
+        if began is not None and event.time is not None:
+            row[1] = f"{(event.time - began).total_seconds():.2f} s"
 
     def _table(self) -> Table:
         table = Table("step", "status", "time", "output", title=self._title, title_justify="left")

@@ -12,11 +12,10 @@ import typer
 
 from noria.cli import prompts
 from noria.cli.bulk import Choice, Since, Status, Yes
-from noria.cli.output import err, out, print_json, print_result, print_runs, short
+from noria.cli.output import clock, err, out, print_json, print_result, print_runs, short
 from noria.cli.session import EXIT_OF_STATUS, FAILED, SUCCESS, AsJson, Namespace, Server, connected, execute, read_json
 from noria.client.noria import Noria
 from noria.client.run import Run
-from noria.client.streams import RunStream
 from noria.contract.results import RunRecord, RunResult
 from noria.errors import RunFailed, RunNotFound
 
@@ -31,8 +30,6 @@ State = Annotated[str | None, typer.Option("--state", help="State to begin with:
 Records = Annotated[str | None, typer.Option("--context", help="Records to assume, by step: JSON, @FILE, or -")]
 PerStep = Annotated[bool, typer.Option("--per-step", help="One step only, then pause.")]
 OPEN = ("pending", "running", "waiting", "suspended", "paused")
-
-__all__ = ["RunStream", "app"]
 
 
 async def _find(noria: Noria, run_id: str, workflow: str | None) -> tuple[Run, RunRecord]:
@@ -93,7 +90,7 @@ def watch(run_id: RunId, workflow: Workflow = None, server: Server = None, names
             if json:
                 print_json(event)
             else:
-                out.print(f"{event.time:%H:%M:%S.%f} {event.type} {event.step or ''} {short(event.data)}", highlight=False)
+                out.print(f"{clock(event.time)} {event.type} {event.step or ''} {short(event.data)}", highlight=False)
             status = event.data["status"] if event.type == "workflow-finish" else status
         return status
 
@@ -103,7 +100,9 @@ def watch(run_id: RunId, workflow: Workflow = None, server: Server = None, names
 @app.command()
 def resume(
     run_id: OneRun = None, data: Annotated[str | None, typer.Option("--data", "-d", help="JSON, @FILE, or -")] = None,
-    step: Annotated[str | None, typer.Option(help="Step, dotted when nested.")] = None, label: str | None = None, index: int | None = None,
+    step: Annotated[str | None, typer.Option(help="Step, dotted when nested.")] = None,
+    label: Annotated[str | None, typer.Option(help="Label of the suspension.")] = None,
+    index: Annotated[int | None, typer.Option(help="Index of a foreach's item, from 0.")] = None,
     workflow: Workflow = None, status: Status = None, since: Since = None, yes: Yes = False,
     server: Server = None, namespace: Namespace = "noria", json: AsJson = False,
 ) -> None:  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import json as jsonlib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +10,7 @@ import typer
 
 from noria.actor.load import RECORD_FORMAT
 from noria.cli.output import out, print_json
-from noria.cli.session import Namespace, execute, load_workflow
+from noria.cli.session import AsJson, Namespace, execute, load_workflow
 from noria.contract.export import asyncapi, schema_of, schemas
 from noria.machine.state import Actor, Step, Tree
 from noria.workflow.builder import Workflow
@@ -24,7 +24,7 @@ TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", list: 
 def export(
     targets: Annotated[list[str] | None, typer.Argument(help="Workflows, as MODULE:ATTR or FILE.py:ATTR; the wire's own messages without.")] = None,
     to: Annotated[Path | None, typer.Option("--to", help="A directory; one JSON document on stdout without.")] = None,
-    namespace: Namespace = "noria",
+    namespace: Namespace = "noria", json: AsJson = False,
 ) -> None:  # fmt: skip
     """Schemas of workflows (input, output, and of each step), or of every message of Noria with an AsyncAPI document."""
 
@@ -36,7 +36,9 @@ def export(
         for name, document in found.items():
             path = to / f"{name}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            path.write_text(jsonlib.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        if json:
+            return print_json([str(to / f"{name}.json") for name in found])
         return out.print(f"{len(found)} documents in {to}", highlight=False)
 
     execute(work())

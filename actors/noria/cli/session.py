@@ -90,6 +90,11 @@ def read_json(text: str | None, option: str) -> Any:
         raise InvalidInput(f"{option}: {error}. Give JSON, @FILE, or - for stdin") from error
 
 
+def is_private(server: str | None) -> bool:
+    """Whether nobody named a server, so that a workflow given by its file runs on one of its own."""
+    return server is None and not os.environ.get("NATS_URL")
+
+
 @asynccontextmanager
 async def connected(
     server: str | None, namespace: str, *, embedded: bool = False, **options: Any
@@ -97,8 +102,10 @@ async def connected(
     """A connection; with `embedded` to a private server unless one is named. NORIA_CODEC_KEYS: see AesGcm.of."""
     keys = os.environ.get("NORIA_CODEC_KEYS")
     codec = AesGcm.of(keys) if keys else None
-    private = embedded and server is None and not os.environ.get("NATS_URL")
-    opening = Noria.embedded(namespace=namespace) if private else Noria.connect(server, namespace=namespace, via=VIA.get(), codec=codec, **options)
+    if embedded and is_private(server):
+        opening = Noria.embedded(namespace=namespace)
+    else:
+        opening = Noria.connect(server, namespace=namespace, via=VIA.get(), codec=codec, **options)
     async with opening as noria:
         yield noria
 
