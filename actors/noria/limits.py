@@ -47,6 +47,7 @@ MAX_RESULT_NEWS_BYTES: Final = 512 * 1024  # larger results are read, not told
 MAX_REASON: Final = 2000  # characters of a dead letter's reason
 SENT_AT_ONCE: Final = 500  # commands of one call that concerns many runs
 CAUSE_DEPTH: Final = 10  # exception causes kept
+QUIET_SECONDS: Final = 5.0  # a reader of a run to whom nothing comes looks so often whether the run is still there
 FOLLOW_WINDOW_BYTES: Final = 8 * 1024 * 1024  # what a slow reader of a stream holds before it is fetched again
 TRIGGERS_AT_ONCE: Final = 64  # handled by one worker, per source of triggers
 TICK_TTL_SECONDS: Final = 60  # how long a tick waits for a worker, at most until the next one

@@ -208,6 +208,21 @@ async def test_a_stream_without_a_worker_ends_at_its_timeout(noria: Noria) -> No
         await stream.result()
 
 
+async def test_who_watches_a_run_that_is_deleted_meanwhile_comes_to_an_end(noria: Noria) -> None:
+    flow = asking()
+    async with noria.worker(flow, lease=5):
+        run = noria.create_run(flow)
+        await run.start(1)
+    stream = run.observe()
+    watching, waiting = asyncio.create_task(drained(stream, 30)), asyncio.create_task(stream.result())
+    async for event in run.observe(close_on_suspend=True):  # the other one sees as much by then
+        assert event.sequence
+    await noria.runs.delete(run.id, force=True)  # nobody hosts it, so that no last fact tells
+    assert set(types(await watching)) <= {"start", "step-start", "step-result", "step-suspended", "finish"}
+    with pytest.raises(RunNotFound, match="deleted"):
+        await waiting
+
+
 async def test_observing_what_aged_out_or_was_deleted(noria: Noria) -> None:
     flow, log = asking(), noria.broker.log
 

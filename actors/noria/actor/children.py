@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from noria.actor import owned, parcels
@@ -77,9 +77,22 @@ class _Fanout:
         aim = self.actor.aims.get(self.task.entry.id, [])[:1]
         new.sort(key=lambda seg: split(seg)[0] not in aim)
         if self.ended + len(begun) == 0 and isinstance(self.task.entry, ForeachEntry):
-            data = {"input": self.actor.prev, "attempt": 0, "status": "running"}
-            self.activation.journal.live("workflow-step-start", self.actor, self.task.entry.id, data)
+            self._tell_beginning()
+        self._tell_resumed(stirred)
         return [*reversed(new), *reversed(begun)]
+
+    def _tell_beginning(self, **more: Any) -> None:
+        data = {"input": self.actor.prev, "attempt": 0, "status": "running", **more}
+        self.activation.journal.live("workflow-step-start", self.actor, self.task.entry.id, data)
+
+    def _tell_resumed(self, segments: Iterable[str]) -> None:
+        """A foreach of a step begins once for all its items, and once again for those that are resumed together."""
+        entry = self.task.entry
+        if isinstance(entry, ForeachEntry) and isinstance(entry.unit, Step):
+            stirred = [child for child in map(self.child, segments) if entry.id in child.steps]
+            resumes = [resume for child in stirred if (resume := self._new_resume(child, entry.id)) is not None]
+            if resumes:
+                self._tell_beginning(resume_payload=max(resumes, key=lambda resume: resume[0])[1])
 
     def _has_to_wait(self, seg: str) -> bool:
         tree = self.activation.tree
@@ -259,10 +272,12 @@ class _Fanout:
             if not self._has_command(child) and not self._is_held(child):
                 self._rest(segment(child.path), child.status)
         stirred = self._with_news() if self.rested else set[str]()
-        for seg in [s for s in self.rested if s in stirred]:
+        again = [s for s in self.rested if s in stirred]
+        for seg in again:
             del self.rested[seg]
             self.untouched.discard(seg)
             self.todo.append(seg)
+        self._tell_resumed(again)
         return True
 
     async def _live_again(self) -> None:
@@ -317,7 +332,7 @@ class _Fanout:
         else:
             self.rested[seg] = status
         known = (child.leaf and status in TOLD_BY_FACT) or (seg in self.untouched and status not in ENDED)
-        if isinstance(self.task.entry, ForeachEntry) and not known:
+        if isinstance(self.task.entry, ForeachEntry) and not known and (status in ENDED or status == "suspended"):
             self._progress(child, seg, status)
         return None
 

@@ -11,7 +11,7 @@ from noria.actor.above import NOTHING
 from noria.actor.elsewhere import call_elsewhere
 from noria.contract.facts import Writes
 from noria.contract.values import as_dict, plain
-from noria.errors import InvalidInput, NoriaError, StepTimeout
+from noria.errors import NoriaError, StepTimeout
 from noria.machine.state import Actor, Tree, live, split
 from noria.machine.view import USAGE, result, results
 from noria.workflow.context import Context, Heard
@@ -126,11 +126,9 @@ class LiveContext(Context):
         self._tell_beginning()
         await self._activation.journal.tell("workflow-step-output", self._actor, self.step_id, {"output": output})
 
-    async def emit(self, type: str, data: Any = None) -> None:
-        if type.startswith("workflow-"):
-            raise InvalidInput(f"ctx.emit({type!r}): names that begin with 'workflow-' are the engine's own; choose another")
+    async def _emit(self, type: str, data: Any) -> None:
         self._tell_beginning()
-        await self._activation.journal.tell(type, self._actor, self.step_id, plain(data))
+        await self._activation.journal.tell(type, self._actor, self.step_id, data)
 
     def _tell_beginning(self) -> None:
         if self.notice is not None:

@@ -12,13 +12,13 @@ from noria.actor import parcels
 from noria.clock import monotonic
 from noria.contract import commands, envelopes
 from noria.contract.events import decode_live
-from noria.contract.values import BAD_DATA, loads, too_new
+from noria.contract.values import BAD_DATA, as_dict, loads, too_new
 from noria.errors import BrokerUnavailable, NewerFormat, NoriaError
 from noria.limits import LAG_SECONDS, MAX_NESTING, PATIENCE_SECONDS
 from noria.machine.fold import fold_command, fold_message, fold_unreadable
 from noria.machine.running import show_running
 from noria.machine.state import RESTING, Tree
-from noria.ports import ActorKey, Broker, Stored
+from noria.ports import ActorKey, Broker, RunKey, Stored
 
 log = logging.getLogger("noria.actor")
 RECORD_FORMAT = 1
@@ -110,6 +110,15 @@ async def load_newest(broker: Broker, key: ActorKey) -> Loaded:
         if monotonic() > end:
             raise _lags(key)
         await asyncio.sleep(LAG_SECONDS)
+
+
+async def is_deleted(broker: Broker, run: RunKey) -> bool:
+    """Whether the run was deleted, or kept for long enough: nothing will come of it any more."""
+    stored = await broker.records.get(run)
+    try:
+        return stored is not None and (not stored.body or bool((as_dict(loads(stored.body)) or {}).get("deleted")))
+    except BAD_DATA:
+        return False
 
 
 def _lags(key: ActorKey) -> BrokerUnavailable:

@@ -163,14 +163,16 @@ class EventReader:
                 found = [self._event(entry, n, "workflow-step-suspended", fact.step, fact.suspended_at, data)]
                 return [*found, *self._finish(entry, n, "suspended", fact.suspended_at)] if root else found
             case StepWaiting():
+                if self._is_item(path) and fact.leaf:
+                    return []
                 record = self._tree.actor(path).steps[fact.step]
                 data = {"input": record.input, "status": "waiting", "until": iso(fact.until)}
                 return [self._event(entry, n, "workflow-step-waiting", fact.step, fact.started_at, data)]
             case BlockEnded(kind="foreach"):
                 self._completed.pop((path, fact.entry), None)
                 record = self._tree.actor(path).steps[fact.entry]
-                data = _outcome(fact, record.output)
-                return [self._event(entry, n, "workflow-step-result", fact.entry, fact.ended_at, data)]
+                found = [self._event(entry, n, "workflow-step-result", fact.entry, fact.ended_at, _outcome(fact, record.output))]
+                return found if fact.total else [*self._untold(entry, n, fact), *found]
             case Rested() if root and fact.status in ("suspended", "paused"):
                 before = [self._event(entry, n, "workflow-paused", None, fact.at, {})] if fact.status == "paused" else []
                 return [*before, *self._finish(entry, n, fact.status, fact.at)]
@@ -182,6 +184,12 @@ class EventReader:
                 return [self._event(entry, n, "workflow-step-result", None, fact.ended_at, data)]
             case _:
                 return []
+
+    def _untold(self, entry: Stored, n: int, fact: BlockEnded) -> list[RunEvent]:
+        """That a foreach began which had nothing to begin: no items, or no list."""
+        given = self._tree.actor(entry.actor.path).steps[fact.entry].input
+        data: dict[str, Any] = {"input": given, "attempt": 0, "status": "running"}
+        return [self._event(entry, n, "workflow-step-start", fact.entry, fact.ended_at, data, suffix="start")]
 
     def _finish(self, entry: Stored, n: int, status: str, at: float, fact: Finished | None = None) -> list[RunEvent]:
         data: dict[str, Any] = {"status": status, "usage": usage(self._tree)}

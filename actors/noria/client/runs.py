@@ -135,6 +135,8 @@ class Runs:
         state = status(loaded.tree)
         if state not in ENDED:
             if not force:
+                await look_closer(broker, ActorKey(*key), loaded.tree)
+                state = status(loaded.tree)
                 raise RunStillActive(f"run {run_id!r} is {state}: cancel it first, or delete it with force=True")
             if await broker.commands.hosted(key.workflow):
                 await self._noria.create_run(key.workflow, key.run).cancel()

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from math import inf
 from typing import TYPE_CHECKING, Any
 
-from noria.actor.load import load
+from noria.actor import owned
+from noria.actor.load import is_deleted, load
 from noria.client.events import EventReader
 from noria.clock import monotonic
 from noria.contract.events import RunEvent
 from noria.contract.results import RunResult
-from noria.errors import NoriaError, RunNotFound
+from noria.errors import BrokerUnavailable, NoriaError, RunNotFound
+from noria.limits import QUIET_SECONDS
 from noria.machine.state import ENDED, Tree
 from noria.machine.view import settled
 from noria.ports import ActorKey, RunKey, Stored
@@ -97,19 +100,28 @@ class RunStream:
             await entries.aclose()
 
     async def _entries(self, after: int) -> AsyncGenerator[Stored, None]:
-        """What is stored of the run, until the time is up."""
-        source = self._broker.log.follow(self._key, after)
+        """What is stored of the run, until the time is up or the run was deleted."""
+        source, coming = self._broker.log.follow(self._key, after), None
         try:
             while True:
-                left = None if self._deadline is None else max(0.0, self._deadline - monotonic())
-                try:
-                    async with asyncio.timeout(left):
-                        entry = await anext(source)
-                except TimeoutError:
+                coming = coming or asyncio.ensure_future(anext(source))
+                left = inf if self._deadline is None else max(0.0, self._deadline - monotonic())
+                await asyncio.wait((coming,), timeout=min(left, QUIET_SECONDS))
+                if coming.done():
+                    entry, coming = coming.result(), None
+                    yield entry
+                elif left <= QUIET_SECONDS or await self._is_gone():
                     return
-                yield entry
         finally:
+            if coming is not None:
+                await owned.stop((coming,))
             await source.aclose()
+
+    async def _is_gone(self) -> bool:
+        try:
+            return await is_deleted(self._broker, self._key)
+        except BrokerUnavailable:
+            return False
 
     async def _is_last(self, event: RunEvent, reader: EventReader, sequence: int) -> bool:
         if event.type != "workflow-finish":

@@ -23,7 +23,7 @@ def show_running(tree: Tree, sequence: int, path: str, type: str, step: str | No
             actor.leaf = True
         link(tree, actor)
     actor.started_at = at if actor.started_at is None else actor.started_at
-    if step is not None:
+    if step is not None and step not in actor.children:  # of a foreach that is under way its items tell
         _show(actor, step, STATUSES[type], at, data)
 
 

@@ -10,7 +10,7 @@ from noria.actor.courier import Courier
 from noria.contract import calls
 from noria.contract.calls import StepCall
 from noria.contract.values import plain
-from noria.errors import InvalidInput, NoriaError
+from noria.errors import NoriaError
 from noria.workflow.builder import Workflow
 from noria.workflow.context import Context
 from noria.workflow.steps import Step
@@ -66,10 +66,8 @@ class CallContext(Context):
     async def write(self, data: Any) -> None:
         await self._tell(calls.Output(data=plain(data)))
 
-    async def emit(self, type: str, data: Any = None) -> None:
-        if type.startswith("workflow-"):
-            raise InvalidInput(f"ctx.emit({type!r}): names that begin with 'workflow-' are the engine's own; choose another")
-        await self._tell(calls.Emitted(name=type, data=plain(data)))
+    async def _emit(self, type: str, data: Any) -> None:
+        await self._tell(calls.Emitted(name=type, data=data))
 
     async def _tell(self, message: calls.Output | calls.Emitted) -> None:
         if self._call.progress is not None:

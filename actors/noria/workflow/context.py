@@ -133,6 +133,14 @@ class Context:
 
     async def emit(self, type: str, data: Any = None) -> None:
         """Emit an event of a type of your own. Raises InvalidInput for one that begins with "workflow-"."""
+        given: Any = type
+        if not isinstance(given, str) or not given:
+            raise InvalidInput(f"ctx.emit({given!r}): an event's type is a text, and not empty")
+        if given.startswith("workflow-"):
+            raise InvalidInput(f"ctx.emit({given!r}): names that begin with 'workflow-' are the engine's own; choose another")
+        await self._emit(given, plain(data))
+
+    async def _emit(self, type: str, data: Any) -> None:
         raise NotImplementedError
 
     def _first(self, signal: Signal) -> Signal:
