@@ -9,8 +9,9 @@ import sys
 import textwrap
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
+import pytest
 from pydantic import BaseModel
 
 from noria import Context, Noria, Workflow, step
@@ -21,6 +22,7 @@ from noria.embedded import start_server
 from noria.limits import CHILD_WINDOW, MAX_INLINE_BYTES
 from noria.ports import ActorKey
 
+Placement: TypeAlias = Literal["local", "spread"]
 WORKER = textwrap.dedent(
     """
     import asyncio, os, sys
@@ -260,6 +262,32 @@ async def test_a_spread_child_that_paused_after_its_one_step_goes_on_when_its_ru
         assert (once.status, once.steps["item"].status) == ("paused", "paused")
         last = await run.resume()
     assert (last.status, last.result) == ("success", [44])
+
+
+@pytest.mark.parametrize("placement", ["local", "spread"])
+async def test_step_by_step_an_item_without_a_step_of_its_own_lets_the_next_one_go_on(noria: Noria, placement: Placement) -> None:
+    async def ask(x: int, ctx: Context) -> int:
+        if ctx.resume_data is None:
+            ctx.suspend({"x": x})
+        return x
+
+    async def more(x: int) -> int:
+        done.append(x)
+        return 10 * x
+
+    done: list[int] = []
+    quick = Workflow("quick").then(step(ask, id="first")).branch((lambda x: x == 2, step(more)))
+    item = Workflow("item").parallel(quick, step(ask, id="second"))
+    flow = Workflow("steps").foreach(item, concurrency=2, placement=placement).commit()
+    async with noria.worker(flow, lease=5):
+        run = noria.create_run(flow)
+        assert len((await run.start([1, 2], timeout=20)).suspended) == 4
+        assert (await run.resume(0, step=["item", "quick", "first"], per_step=True)).status == "paused"
+        assert (await run.resume(per_step=True)).status == "paused", "the second item's, which was resumed as well"
+        assert (await run.resume(per_step=True)).status == "suspended", "of the first nothing is left but what waits for an answer"
+        assert done == [2]
+        last = await run.resume(0, step=["item", "second"])
+    assert (last.status, last.result) == ("success", [{"quick": {}, "second": 1}, {"quick": {"more": 20}, "second": 2}])
 
 
 async def test_a_cancel_reaches_spread_children(noria: Noria) -> None:

@@ -93,37 +93,37 @@ Executed = Callable[[Context], None]
 
 def make_flow(id: str, spec: Graph, executed: Executed) -> Workflow:
     """The workflow of a spec; `executed` hears of every call of a step. With moody steps nested workflows are tried again."""
-    return _flow(id, spec, executed, Retry(attempts=1, delay=0.5) if "'moody'" in str(spec) else Retry())
+    return _flow(id, spec, executed, "'moody'" in str(spec))
 
 
-def _flow(id: str, spec: Graph, executed: Executed, retry: Retry) -> Workflow:
-    flow = Workflow(id, retry=retry)
+def _flow(id: str, spec: Graph, executed: Executed, retries: bool) -> Workflow:
+    flow = Workflow(id, retry=Retry(attempts=1, delay=0.5 if len(spec) % 2 else 4.0) if retries else Retry())
     for entry in spec:
         match entry:
             case ("then", unit):
-                flow = flow.then(_make(unit, executed, retry))
+                flow = flow.then(_make(unit, executed, retries))
             case ("map", k):
                 flow = flow.map(times(k))
             case ("sleep", seconds):
                 flow = flow.sleep(seconds)
             case ("parallel", units, placement):
-                flow = flow.parallel(*[_make(u, executed, retry) for u in units], placement=placement).map(total)
+                flow = flow.parallel(*[_make(u, executed, retries) for u in units], placement=placement).map(total)
             case ("branch", arms):
-                flow = flow.branch(*[(divides(k), _make(u, executed, retry)) for k, u in arms]).map(total)
+                flow = flow.branch(*[(divides(k), _make(u, executed, retries)) for k, u in arms]).map(total)
             case ("foreach", unit, n, concurrency, placement):
-                flow = flow.map(spread_out(n)).foreach(_make(unit, executed, retry), concurrency=concurrency, placement=placement).map(sum)
+                flow = flow.map(spread_out(n)).foreach(_make(unit, executed, retries), concurrency=concurrency, placement=placement).map(sum)
             case ("loop", unit, rounds, until):
                 flow = flow.map(remember(unit[1], rounds))
                 loop = flow.do_until if until else flow.do_while
-                flow = loop(_make(unit, executed, retry), reached(unit[1], until))
+                flow = loop(_make(unit, executed, retries), reached(unit[1], until))
             case _:
                 raise AssertionError(entry)
     return flow
 
 
-def _make(unit: Any, executed: Executed, around: Retry) -> Any:
+def _make(unit: Any, executed: Executed, retries: bool) -> Any:
     if unit[0] == "flow":
-        return _flow(unit[1], unit[2], executed, around)
+        return _flow(unit[1], unit[2], executed, retries)
     _, id, op, k = unit
 
     async def work(x: int, ctx: Context) -> int:

@@ -12,7 +12,7 @@ from noria.contract import commands
 from noria.contract.events import TOLD_BY_FACT
 from noria.contract.rewinds import Retried
 from noria.limits import CHILD_WINDOW
-from noria.machine.decide import is_paused, resumed, retried
+from noria.machine.decide import is_paused, resumed, retried, waits
 from noria.machine.fold import fold_command
 from noria.machine.state import ENDED, RESTING, Actor, join, live, segment, split
 from noria.machine.tasks import RunChildren
@@ -45,7 +45,7 @@ async def run_children(activation: Activation, actor: Actor, task: RunChildren, 
 class _Fanout:
     def __init__(self, activation: Activation, actor: Actor, task: RunChildren, drive: Drive) -> None:
         self.activation, self.actor, self.task, self.drive = activation, actor, task, drive
-        self.limit = 1 if activation.tree.per_step else task.limit
+        self.stepwise = bool(activation.tree.per_step)
         self.rested: dict[str, str] = {}
         self.local: dict[asyncio.Task[str], str] = {}
         self.remote: set[str] = set()
@@ -59,6 +59,7 @@ class _Fanout:
         self.again: list[tuple[str, Retried]] = []
         self.workflow = activation.places.workflow_of(actor)
         self.untouched: set[str] = set()  # segments that rest since an earlier stretch
+        self.begun: set[str] = set()
         self.todo = self._todo()
 
     def _todo(self) -> list[str]:
@@ -71,6 +72,7 @@ class _Fanout:
                 self.ended += 1
             else:
                 (begun if child.last or child.started or self._has_begun(child) else new).append(seg)
+        self.begun.update(begun)
         stirred = self._with_news() if begun else set[str]()
         begun.sort(key=lambda seg: (seg not in stirred, self._has_to_wait(seg)))  # step by step only the first one goes on
         self.untouched.update(seg for seg in begun if seg not in stirred and self.child(seg).status != "active")
@@ -133,15 +135,20 @@ class _Fanout:
         self.activation.watching -= len(self.remote)
 
     def _has_room(self) -> bool:
-        tree = self.activation.tree
-        busy = len(self.local) + len(self.remote) + len(self.rested)
-        return bool(self.todo) and not self.closed and not is_paused(tree) and busy < self.limit
+        if not self.todo or self.closed or is_paused(self.activation.tree):
+            return False
+        busy = len(self.local) + len(self.remote)
+        if not self.stepwise:
+            return busy + len(self.rested) < self.task.limit
+        # one at a time; where it came to rest and took no step another one that began may
+        return not busy and (not self.rested or self.todo[-1] in self.begun)
 
     async def _begin(self) -> None:
         rested: list[Actor] = []
         while self._has_room():
             child = self.child(self.todo.pop())
             seg = segment(child.path)
+            self.begun.add(seg)
             if self._is_remote(child):
                 self.remote.add(seg)
                 self.activation.watching += 1
@@ -219,14 +226,14 @@ class _Fanout:
         if sent:
             await self._send(child, self._repeated([], None), None)
         for member in self._members(child):
-            for step, record in list(member.steps.items()):  # facts may come meanwhile
+            for step in list(member.steps):  # facts may come meanwhile
                 if (resume := self._new_resume(member, step)) is not None:
                     await self._send(child, self._repeated([(member.path, step)], resume[1]), None)
                     sent = True
-                timer = (member.path, record.until)
-                if record.status == "waiting" and tree.fired.get(member.path, 0.0) >= record.until and timer not in self.passed:
-                    await self._send(child, commands.TimerFired(ids.next(), now(), member.path, step, record.until), None)
-                    self.passed.add(timer)
+            for name, until in waits(member):
+                if tree.fired.get(member.path, 0.0) >= until and (member.path, until) not in self.passed:
+                    await self._send(child, commands.TimerFired(ids.next(), now(), member.path, name, until), None)
+                    self.passed.add((member.path, until))
                     sent = True
         return sent
 
@@ -293,6 +300,7 @@ class _Fanout:
                 continue
             self.task.segments[member] = life
             self.child(life).member = member
+            self.begun.add(life)
             self.todo.append(life)
 
     def _with_news(self) -> set[str]:
@@ -303,12 +311,7 @@ class _Fanout:
 
     def _has_news(self, member: Actor) -> bool:
         due = self.activation.tree.fired.get(member.path, 0.0)
-        if member.status == "waiting" and member.until and due >= member.until:
-            return True
-        return any(
-            (record.status == "suspended" and self._new_resume(member, step) is not None) or (record.status == "waiting" and due >= record.until)
-            for step, record in member.steps.items()
-        )
+        return any(self._new_resume(member, step) for step in member.steps) or any(due >= until for _, until in waits(member))
 
     def _members(self, child: Actor) -> list[Actor]:
         """A child and all below it; nothing is below a step."""

@@ -23,6 +23,7 @@ from noria.contract.typed import is_time
 from noria.contract.values import plain
 from noria.errors import BrokerUnavailable, InvalidInput, LimitExceeded, NonRetryable, Tripwire
 from noria.limits import LINGER_SECONDS, NO_HANDLER_PAUSES
+from noria.machine.decide import waits
 from noria.machine.state import Actor, live, place
 from noria.machine.state import Step as StepRecord
 from noria.machine.tasks import Hold, RunMapping, RunSleep, RunStep
@@ -240,9 +241,9 @@ async def rearm(activation: Activation) -> None:
     """Before it rests again: a timer that came too early was set by a former host, in the place of the one waited for."""
     tree = activation.tree
     for actor in (tree.root, *tree.below(tree.base)):
-        for step, record in actor.steps.items():
-            if record.status == "waiting" and 0 < tree.fired.get(actor.path, 0.0) < record.until:
-                await set_timer(activation, actor, step, record.until)
+        for name, until in waits(actor):
+            if 0 < tree.fired.get(actor.path, 0.0) < until:
+                await set_timer(activation, actor, name, until)
 
 
 async def hold(activation: Activation, actor: Actor, task: Hold) -> None:

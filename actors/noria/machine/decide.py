@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, assert_never
 
 from noria.contract.facts import BlockEnded, Fact, Finished
@@ -77,6 +78,15 @@ def resumed(actor: Actor, step: str) -> list[Any] | None:
     """The resume that a suspended step waits for, if it came: [sequence, data, path of the actor it was sent to]."""
     resume = actor.resumes.get(step)
     return resume if resume is not None and resume[0] > actor.suspended_at else None
+
+
+def waits(actor: Actor) -> Iterator[tuple[str, float]]:
+    """The timers that an actor waits for, (name, when it is due): those of its steps, and before it is tried again its own."""
+    if actor.status == "waiting" and actor.until and not actor.order:
+        yield "retry", actor.until
+    for step, record in list(actor.steps.items()):
+        if record.status == "waiting":
+            yield step, record.until
 
 
 def _step(tree: Tree, actor: Actor, step: Step, *, round: int = 1, leaf: bool = False, final: bool = False) -> Task | None:

@@ -15,7 +15,7 @@ from noria.errors import NoriaError
 from noria.limits import LIVE_TTL_SECONDS, LOG_TTL_SECONDS, MAX_AGE_SECONDS
 from noria.ports import ActorKey, Answer, Letter, Refused, RunKey, Stored, StoredRecord
 from noria.testing.consumers import Consumer
-from noria.testing.loop import NOWHERE
+from noria.testing.loop import NOWHERE, current_process
 from noria.testing.outside import Published, ScheduleTable, TriggerQueue, fits
 
 MAX_PAYLOAD = 1024 * 1024
@@ -63,8 +63,8 @@ class Server:
         self._expiries: list[tuple[float, int]] = []
 
     def now(self) -> float:
-        """The server's own wall clock."""
-        return clock.now()
+        """The server's own wall clock, whoever's callback reads it."""
+        return clock.now() - current_process().skew
 
     # The stream -------------------------------------------------------------------------------------------------
 
