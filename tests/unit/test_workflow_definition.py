@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,7 +14,6 @@ from typing_extensions import TypedDict
 from noria.errors import DefinitionError, InvalidInput, NoriaError
 from noria.retry import Retry
 from noria.workflow.builder import Workflow
-from noria.workflow.checks import TypeFlowWarning
 from noria.workflow.context import Context
 from noria.workflow.mapping import from_input, from_step, resolve, template
 from noria.workflow.steps import Step, step
@@ -106,18 +104,6 @@ def test_sleeps_take_times_only(duration: Any) -> None:
         Workflow("w").sleep(duration)
     with pytest.raises(DefinitionError):
         Workflow("w").sleep_until(duration)
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "warns"),
-    [(int, Root, 0), (Model, Root, 0), (Aliased, WantsY, 0), (Open, WantsY, 0), (Model, WantsY, 1)],
-)
-def test_types_that_may_fit_pass_in_silence(before: Any, after: Any, warns: int) -> None:
-    flow = Workflow("w").then(step(annotated(Any, before), id="a")).then(step(annotated(after), id="b"))
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        flow.commit()
-    assert [w.category for w in caught] == [TypeFlowWarning] * warns
 
 
 def test_a_type_without_json_schema_does_not_stop_a_worker() -> None:

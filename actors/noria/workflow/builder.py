@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, cast, get_args
@@ -98,8 +99,8 @@ class Workflow:
 
     def foreach(self, unit: Any, *, concurrency: int | Callable[..., Any] = 1, placement: Placement = "auto") -> Workflow:
         """The unit for each item of the previous output, `concurrency` at once; gives the outputs in input order."""
-        if isinstance(concurrency, int) and concurrency < 1:
-            raise DefinitionError(f"foreach concurrency must be at least 1, not {concurrency}")
+        if concurrency < 1 if isinstance(concurrency, int) else not callable(concurrency):
+            raise DefinitionError(f"foreach concurrency must be at least 1, or a function, not {concurrency!r}")
         limit = concurrency if isinstance(concurrency, int) else UserFunction.of(concurrency)
         self._check_placement(placement)
         return self._with(ForeachEntry(as_unit(unit), limit, placement))
@@ -147,13 +148,16 @@ class Workflow:
         return self._with(SleepEntry(self._name("sleep"), UserFunction.of(at) if callable(at) else at, until=True))
 
     def commit(self) -> Workflow:
-        """Validate the graph and freeze it. Raises EmptyWorkflow, DuplicateStep or DefinitionError."""
+        """Validate the graph and freeze it; warns (TypeFlowWarning) where no output of a step can be the input of the next one,
+        by their declared types. Raises EmptyWorkflow, DuplicateStep or DefinitionError."""
         if not self.committed:
             self.units = checks.units_of(self)
             for unit in self.units.values():
                 if isinstance(unit, Workflow):
                     unit.commit()
             checks.check(self)
+            for misfit in checks.misfits(self):
+                warnings.warn(misfit, checks.TypeFlowWarning, stacklevel=2)
             self.committed = True
         return self
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import types
-import typing
-import warnings
-from typing import TYPE_CHECKING, Any
-
-from pydantic import BaseModel, RootModel
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from noria.errors import DefinitionError, DuplicateStep, EmptyWorkflow, choices
 from noria.limits import MAX_NESTING
 from noria.workflow.entries import BranchEntry, ForeachEntry, LoopEntry, MapEntry, ParallelEntry, SleepEntry, ThenEntry, Unit
+from noria.workflow.functions import UserFunction
 from noria.workflow.mapping import FromStep
 from noria.workflow.steps import Step
+from noria.workflow.typeflow import ANYTHING, NOTHING, Shape, accepted, clash, either, item_of, listed, members, offered, returned
+from noria.workflow.types import Declared
 
 if TYPE_CHECKING:
     from noria.workflow.builder import Workflow
@@ -32,18 +31,24 @@ def units_of(workflow: Workflow) -> dict[str, Unit]:
     for entry in workflow.entries:
         match entry:
             case ParallelEntry() | BranchEntry():
-                found = [(m.id, m) for m in entry.members]
+                found = [(entry.id, None), *((m.id, m) for m in entry.members)]
             case ThenEntry() | ForeachEntry() | LoopEntry():
                 found = [(entry.id, entry.unit)]
             case MapEntry() | SleepEntry():
                 found = [(entry.id, None)]
         for name, unit in found:
             if name in names:
-                raise DuplicateStep(f"workflow {workflow.id!r} has two steps with the id {name!r}: clone one with another id")
+                raise DuplicateStep(f"workflow {workflow.id!r} has two steps with the id {name!r}: clone one with another id{_called(name)}")
             names.add(name)
             if unit is not None:
                 units[name] = unit
     return units
+
+
+def _called(name: str) -> str:
+    kind, _, place = name.partition("-")
+    unnamed = kind in ("parallel", "branch", "mapping", "sleep") and place.isdigit()
+    return f" ({name!r} is what the {kind} in that place is called)" if unnamed else ""
 
 
 def depth(workflow: Workflow) -> int:
@@ -52,7 +57,7 @@ def depth(workflow: Workflow) -> int:
 
 
 def check(workflow: Workflow) -> None:
-    """Mappings name steps that exist; types can flow; it is not nested too deeply."""
+    """Mappings name steps that exist; it is not nested too deeply. Raises DefinitionError."""
     if depth(workflow) > MAX_NESTING:
         raise DefinitionError(f"workflow {workflow.id!r} is nested {depth(workflow)} deep, at most {MAX_NESTING}")
     known = [*workflow.units, *(e.id for e in workflow.entries if isinstance(e, (MapEntry, SleepEntry)))]
@@ -62,66 +67,42 @@ def check(workflow: Workflow) -> None:
                 for step in source.steps if isinstance(source, FromStep) else ():
                     if step not in known:
                         raise DefinitionError(f"mapping {entry.id!r}, key {key!r}: there is no step {step!r}; there are {choices(known)}")
-    _check_types(workflow)
 
 
-def _check_types(workflow: Workflow) -> None:
-    """Rule: between two entries that each hand over one value (then, do_while, do_until, foreach) the output type must
-    not be plainly unable to become the input type: a model with required fields takes no scalar and no model that lacks
-    them, a scalar takes no model, a foreach takes a list. In doubt silent."""
-    before: Any = workflow.input.type
-    for entry in workflow.entries:
+def misfits(workflow: Workflow) -> Iterator[str]:
+    """Where types cannot flow. Rule: what an entry hands over must not be plainly unable to become what the next one takes, by
+    the JSON Schemas of the declared types: it is another kind of value, an object that lacks a required field, or one of its items
+    or fields is. A loop's unit takes its own output, too. A workflow that validates nothing is not looked at. In doubt silent."""
+    before: Declared | Shape = workflow.input
+    for entry in workflow.entries if workflow.validate else ():
         match entry:
-            case ThenEntry(unit=unit) | LoopEntry(unit=unit):
-                if clash := _clash(before, _input_type(unit)):
-                    _warn(workflow, entry.id, clash)
-                before = unit.output.type
+            case ThenEntry(unit=unit):
+                found = [(unit, _misfit(before, unit))]
+                before = unit.output
+            case LoopEntry(unit=unit):
+                found = [(unit, _misfit(before, unit) or _misfit(unit.output, unit, "in its next round "))]
+                before = unit.output
             case ForeachEntry(unit=unit):
-                item = typing.get_args(before)[0] if typing.get_origin(before) is list else Any
-                if isinstance(before, type) and issubclass(before, (BaseModel, str, int, float)):
-                    _warn(workflow, entry.id, f"a foreach needs a list, not {before.__name__}")
-                elif clash := _clash(item, _input_type(unit)):
-                    _warn(workflow, entry.id, clash)
-                before = Any
+                before = offered(before)
+                none = clash(before, listed(ANYTHING))
+                found = [(unit, f"a foreach needs a list; {none}" if none else _misfit(item_of(before), unit, "for an item "))]
+                before = listed(offered(unit.output))
+            case ParallelEntry() | BranchEntry():
+                found = [(unit, _misfit(before, unit)) for unit in entry.members]
+                tolerant = isinstance(entry, ParallelEntry) and entry.allow_failure
+                outputs = {unit.id: offered(unit.output) for unit in entry.members}
+                before = members({id: either([output, NOTHING]) for id, output in outputs.items()} if tolerant else outputs)
+            case MapEntry(mapping=mapping):
+                found = []
+                before = returned(mapping) if isinstance(mapping, UserFunction) else members(dict.fromkeys(mapping, ANYTHING))
             case SleepEntry():
-                pass
-            case _:
-                before = Any
+                found = []
+        yield from (f"workflow {workflow.id!r}, step {unit.id!r}: {why}" for unit, why in found if why)
 
 
-def _warn(workflow: Workflow, entry: str, clash: str) -> None:
-    warnings.warn(f"workflow {workflow.id!r}, step {entry!r}: {clash}", TypeFlowWarning, stacklevel=4)
-
-
-def _input_type(unit: Unit) -> Any:
-    if isinstance(unit, Step):
-        return unit.input.type if unit.input else unit.annotation.type
-    return unit.input.type
-
-
-def _clash(given: Any, wanted: Any) -> str | None:
-    if not isinstance(given, type) or not isinstance(wanted, type) or isinstance(given, types.GenericAlias) or isinstance(wanted, types.GenericAlias):
+def _misfit(given: Declared | Shape, unit: Unit, when: str = "") -> str | None:
+    wanted = unit.annotation if isinstance(unit, Step) and not unit.input else unit.input
+    if not wanted or (isinstance(given, Declared) and given.type == wanted.type):
         return None
-    scalars = (int, float, bool)
-    if issubclass(given, RootModel) or issubclass(wanted, RootModel):
-        return None  # on the wire it is its root, not an object
-    if issubclass(wanted, BaseModel):
-        required = {n for n, f in wanted.model_fields.items() if f.is_required()}
-        if issubclass(given, BaseModel):
-            missing = _missing(given, wanted, required)
-            return f"{wanted.__name__} needs {choices(sorted(missing))}, which {given.__name__} does not have" if missing else None
-        return f"{wanted.__name__} cannot be made of {given.__name__}" if issubclass(given, (*scalars, str)) and required else None
-    if wanted in (*scalars, str) and issubclass(given, BaseModel):
-        return f"{wanted.__name__} cannot be made of {given.__name__}"
-    return None
-
-
-def _missing(given: type[BaseModel], wanted: type[BaseModel], required: set[str]) -> set[str]:
-    """The required fields that nothing in `given` can fill: neither a field, nor an alias, nor a computed one."""
-    if given.model_config.get("extra") == "allow":
-        return set()
-    names = {*given.model_fields, *given.model_computed_fields}
-    aliased = {f.alias for f in given.model_fields.values()} | {f.serialization_alias for f in given.model_fields.values()}
-    fields = wanted.model_fields
-    known = {name for name in required if fields[name].validation_alias in (None, fields[name].alias)}
-    return {name for name in known if not {name, fields[name].alias or name} & (names | aliased)}
+    why = clash(offered(given), accepted(wanted))
+    return why and when + why

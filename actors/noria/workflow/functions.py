@@ -48,7 +48,8 @@ class UserFunction:
                 raise DefinitionError(f"{fn!r}: nothing to give for the parameter {parameter.name!r}; it may take the input and a Context")
             else:
                 skipped = True
-        return cls(fn, order, annotation, hints.get("return", Any), tuple(keywords))
+        returns = hints.get("return", Any)
+        return cls(fn, order, annotation, Any if returns in (typing.NoReturn, typing.Never) else returns, tuple(keywords))
 
     def call(self, value: Any, context: Any) -> Any:
         """Call it; an async function gives an awaitable."""

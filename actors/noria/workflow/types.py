@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticInvalidForJsonSchema
@@ -53,10 +53,10 @@ class Declared:
             if not problems or any(not problem["loc"] or problem["loc"][0] in changed for problem in problems):
                 raise
 
-    def schema(self) -> dict[str, Any]:
-        """JSON Schema; `{}` where everything is accepted or the type has no JSON Schema."""
+    def schema(self, mode: Literal["validation", "serialization"] = "validation") -> dict[str, Any]:
+        """JSON Schema of what is taken, or of what is given; `{}` where everything is accepted or the type has no JSON Schema."""
         try:
-            return {} if self.adapter is None else self.adapter.json_schema()
+            return {} if self.adapter is None else self.adapter.json_schema(mode=mode)
         except PydanticInvalidForJsonSchema:  # validates all the same, and a worker must be able to register it
             return {}
 
