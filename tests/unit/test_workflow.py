@@ -49,12 +49,18 @@ def test_commit_refuses_what_cannot_run() -> None:
         Workflow("w").commit()
     with pytest.raises(DuplicateStep, match="pass-on"):
         Workflow("w").then(pass_on).parallel(pass_on).commit()
+    for flow in (Workflow("w").branch((lambda x: x, pass_on)), Workflow("w").parallel(pass_on), Workflow("w").map({}), Workflow("w").sleep(1)):
+        taken = flow.entries[0].id  # it has a place in the log, though nobody named it
+        with pytest.raises(DuplicateStep, match=f"'{taken}' is what the {taken[:-2]} in that place is called"):
+            flow.then(pass_on.clone(id=taken)).commit()
     with pytest.raises(DefinitionError, match="ghost"):
         Workflow("w").then(pass_on).map({"x": from_step("ghost")}).commit()
     with pytest.raises(DefinitionError, match="letters"):
         step(lambda x: x, id="with.dots")
     with pytest.raises(DefinitionError):
         Workflow("w").foreach(pass_on, concurrency=0)
+    with pytest.raises(DefinitionError, match=r"at least 1, or a function, not 2\.5"):
+        Workflow("w").foreach(pass_on, concurrency=2.5)  # type: ignore[arg-type]
     with pytest.raises(DefinitionError, match="aware"):
         Workflow("w").sleep_until(datetime(2030, 1, 1))
     with pytest.raises(DefinitionError):

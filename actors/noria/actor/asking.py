@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from noria.actor.failures import failure
@@ -80,7 +81,7 @@ async def _answer(
         case ForeachEntry():
             assert isinstance(entry.concurrency, UserFunction)
             limit = await call(activation, entry.concurrency, plain(value), context)
-            if type(limit) is int and limit >= 1:
-                return limit
+            if isinstance(limit, (int, float)) and 1 <= limit < inf:
+                return int(limit)
             log.warning("foreach %r of run %s takes one item at a time: its concurrency should be 1 or more, not %r", entry.id, context.run_id, limit)
             return 1

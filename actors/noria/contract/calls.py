@@ -132,13 +132,14 @@ class Bailed(_Reply):
 
 
 class Failure(BaseModel):
-    """An exception: bare class name, text, attributes, what caused it."""
+    """An exception: bare class name, text, attributes, what caused it, the names of its further classes."""
 
     model_config = DEFERRED
     type: str = "Error"
     message: str = ""
     attributes: dict[str, Any] = {}
     cause: Failure | None = None
+    bases: list[str] = []
 
 
 class Failed(Told):

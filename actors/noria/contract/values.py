@@ -14,6 +14,7 @@ from noria.errors import InvalidInput, NonRetryable
 from noria.limits import CAUSE_DEPTH
 
 BAD_DATA = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError)  # what reading hostile data may raise
+_COMMON = (Exception, BaseException, object)
 _OPTIONS = orjson.OPT_NON_STR_KEYS
 loads = orjson.loads
 SEALED_FORMAT = 1_000_001  # of a body that a codec sealed
@@ -108,7 +109,8 @@ class ToldError(Exception):
 
 
 def error_info(error: BaseException, depth: int = 0) -> dict[str, Any]:
-    """An exception as data: bare class name, text, public attributes, cause."""
+    """An exception as data: bare class name, text, public attributes, cause; the names of the classes it is one of, for whoever
+    decides elsewhere whether to try again."""
     if isinstance(error, ToldError):
         return error.info
     attributes = {name: _kept(value) for name, value in vars(error).items() if not name.startswith("_")}
@@ -116,12 +118,14 @@ def error_info(error: BaseException, depth: int = 0) -> dict[str, Any]:
         attributes["issues"] = plain([{k: v for k, v in e.items() if k != "ctx"} for e in error.__cause__.errors()])
     hidden = error.__cause__ is not None or error.__suppress_context__
     cause = error.__cause__ if hidden else error.__context__
-    info = {
+    info: dict[str, Any] = {
         "type": type(error).__name__,
         "message": _message(error),
         "attributes": attributes,
         "cause": error_info(cause, depth + 1) if cause is not None and depth < CAUSE_DEPTH else None,
     }
+    if bases := [] if depth else [c.__name__ for c in type(error).__mro__[1:] if c not in _COMMON]:
+        info["bases"] = bases
     return {**info, "non_retryable": True} if isinstance(error, (NonRetryable, InvalidInput)) else info
 
 

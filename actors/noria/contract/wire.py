@@ -23,12 +23,13 @@ class Closed(BaseModel):
 
 
 class ErrorData(Closed):
-    """An exception as data."""
+    """An exception as data. `bases`: the names of its further classes, where it has any."""
 
     type: str
     message: str
     attributes: dict[str, Any] = {}
     cause: ErrorData | None = None
+    bases: list[str] | None = None
     non_retryable: Literal[True] | None = None
 
 

@@ -223,8 +223,8 @@ def _block(
 def retried(actor: Actor, workflow: Workflow, child: Actor, now: float) -> Retried | None:
     """Another life for a nested workflow that failed, as the Retry of the workflow around it says; None: it stays failed."""
     stem, retry, error = segment(child.path).partition("@")[0], workflow.retry, child.error or {}
-    made = actor.retries.get(stem, 0) + 1
-    hopeless = error.get("non_retryable") or error.get("type") in [c.__name__ for c in retry.non_retryable]
+    made, kinds = actor.retries.get(stem, 0) + 1, [error.get("type"), *(as_list(error.get("bases")) or ()), "Exception", "BaseException"]
+    hopeless = error.get("non_retryable") or any(c.__name__ in kinds for c in retry.non_retryable)
     if made > retry.attempts or hopeless or not isinstance(workflow.units.get(split(stem)[0]), Workflow):
         return None
     chance = now % 1.0  # as good as any, and the same for whoever decides at this time

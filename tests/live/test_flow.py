@@ -1,0 +1,106 @@
+"""What combinations of constructs come to, beyond the rows: values, errors, retries, types, wherever a step may stand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from noria import Context, Noria, Retry, Step, Workflow, step
+
+
+@step
+def same(x: Any) -> Any:
+    return x
+
+
+def places(unit: Any, **options: Any) -> dict[str, tuple[Workflow, Callable[[Any], Any]]]:
+    """A workflow for each place where a unit may stand; with what its result is, given the unit's output."""
+
+    def flow(id: str) -> Workflow:
+        return Workflow(id, **options)
+
+    return {
+        "then": (flow("then").then(unit), lambda out: out),
+        "nested": (flow("nested").then(Workflow("around", **options).then(unit)), lambda out: out),
+        "parallel": (flow("parallel").parallel(unit), lambda out: {unit.id: out}),
+        "apart": (flow("apart").parallel(unit, placement="spread"), lambda out: {unit.id: out}),
+        "branch": (flow("branch").branch((lambda: True, unit)), lambda out: {unit.id: out}),
+        "foreach": (flow("foreach").map(lambda x: [x]).foreach(unit), lambda out: [out]),
+        "spread": (flow("spread").map(lambda x: [x]).foreach(unit, placement="spread"), lambda out: [out]),
+        "loop": (flow("loop").do_until(unit, lambda: True), lambda out: out),
+    }
+
+
+@pytest.mark.parametrize("value", [None, 0, "", False, [], {}])
+async def test_a_falsy_value_is_a_value_wherever_it_stands(noria: Noria, value: Any) -> None:
+    def leave(x: Any, ctx: Context) -> None:
+        ctx.bail(x)
+
+    inner = Workflow("inner").then(same)
+    whole = {**places(same), **{f"w-{k}": v for k, v in places(inner).items()}}
+    flows = {k: (flow.clone(id=k), out) for k, (flow, out) in whole.items()}
+    flows["bails"] = (Workflow("bails").parallel(step(leave)).then(step(lambda: 7, id="never")), lambda out: out)
+    async with noria.worker(*(flow for flow, _ in flows.values())):
+        results = await asyncio.gather(*(noria.run(flow, value, timeout=30) for flow, _ in flows.values()))
+    for result, (flow, shape) in zip(results, flows.values(), strict=True):
+        assert (result.status, repr(result.result), repr(result.input)) == ("success", repr(shape(value)), repr(value)), flow
+
+
+class Mine(ValueError):
+    pass
+
+
+class Sub(Mine):
+    pass
+
+
+def failing(error: Exception, tries: Counter[str]) -> Step:
+    def fails(x: Any, ctx: Context) -> None:
+        tries[ctx.run_id] += 1
+        raise error from KeyError("root")
+
+    return step(fails)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+async def test_an_error_is_itself_and_its_class_decides_on_further_tries_wherever_it_is_raised(noria: Noria, nested: bool) -> None:
+    tries: Counter[str] = Counter()
+    error = Sub("told")
+    error.code = 7  # type: ignore[attr-defined]
+    unit: Any = failing(error, tries)
+    unit = Workflow("inner").then(unit) if nested else unit
+    retry = Retry(attempts=2)
+    again, never = places(unit, retry=retry), places(unit, retry=Retry(attempts=2, non_retryable=(Mine,)))
+    flows = [flow for flow, _ in again.values()] + [flow.clone(id=f"never-{k}") for k, (flow, _) in never.items()]
+    async with noria.worker(*flows):
+        results = await asyncio.gather(*(noria.run(flow, 1, run_id=flow.id, timeout=30) for flow in flows))
+    for result in results:
+        assert result.status == "failed" and result.error is not None and result.error.cause is not None, result
+        assert (result.error.type, result.error.message, result.error.attributes) == ("Sub", "told", {"code": 7})
+        assert (result.error.cause.type, result.error.cause.message) == ("KeyError", "'root'")
+    tried = {id: n for id, n in tries.items() if not id.startswith("never-")}
+    assert tried == {id: 9 if id == "nested" else 3 for id in again}, tried
+    assert {n for id, n in tries.items() if id.startswith("never-")} == {1}, tries
+
+
+async def test_a_computed_concurrency_is_any_number_of_one_or_more(noria: Noria) -> None:
+    active = peak = 0
+
+    async def work(x: int) -> int:
+        nonlocal active, peak
+        active += 1
+        peak = max(peak, active)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.05)
+        active -= 1
+        return x
+
+    flow = Workflow("half").foreach(step(work), concurrency=lambda items: len(items) / 2).commit()
+    async with noria.worker(flow):
+        assert (await noria.run(flow, list(range(7)))).result == list(range(7))
+    assert peak == 3
