@@ -141,8 +141,8 @@ def resume_schemas(workflow: Workflow, above: str = "") -> dict[str, Any]:
 def input_schemas(workflow: Workflow, above: str = "") -> dict[str, Any]:
     """Schemas of the inputs that steps and nested workflows check, by dotted path; of a foreach's, of one item."""
     found: dict[str, Any] = {}
-    for name, unit in workflow.units.items():
-        if workflow.validate and (isinstance(unit, Step) or unit.validate) and (schema := unit.input_schema()):
+    for name, unit in workflow.units.items() if workflow.validate else ():
+        if (isinstance(unit, Step) or unit.validate) and (schema := unit.input_schema()):
             found[above + name] = schema
         if isinstance(unit, Workflow):
             found.update(input_schemas(unit, f"{above}{name}."))

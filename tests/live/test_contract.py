@@ -282,3 +282,24 @@ async def test_a_cancel_that_comes_together_with_the_servers_answer_is_not_lost(
     client._pongs[-1].add_done_callback(lambda _: task.cancel())
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+class Strict(BaseModel):
+    n: int
+
+
+@step
+def kind(x: Strict) -> str:
+    return type(x).__name__
+
+
+async def test_validate_false_holds_for_all_that_is_inside_wherever_the_step_runs(noria: Noria) -> None:
+    lax = Workflow("lax", input=Strict, validate=False).then(kind)
+    middle = Workflow("middle").then(Workflow("strict").then(kind))
+    flows = [Workflow("inner-lax").then(lax), Workflow("outer-lax", validate=False).then(middle), Workflow("held").then(middle)]
+    said: list[list[tuple[str, Any]]] = []
+    for steps in (True, False):
+        async with noria.worker(*flows, steps=steps), noria.worker(*flows, runs=False):
+            results = [await noria.run(flow, {"n": "odd"}, timeout=20) for flow in flows]
+        said.append([(r.status, r.result) for r in results])
+    assert said == [[("success", "dict"), ("success", "dict"), ("failed", None)]] * 2

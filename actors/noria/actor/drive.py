@@ -68,7 +68,7 @@ async def _begin_nested(activation: Activation, actor: Actor, workflow: Unit) ->
     tries = activation.tree.actor(parent(actor.path)).retries.get(segment(actor.path).partition("@")[0], 0)
     activation.journal.live("workflow-step-start", actor, None, {"input": actor.input, "attempt": tries, "status": "running"})
     goes_on = actor.blocks or actor.prev != actor.input  # a time travel begins it elsewhere
-    if not activation.workflow.validate or goes_on:
+    if goes_on or not activation.places.validates(actor.path):
         return
     try:
         given = workflow.parse_input(actor.input)

@@ -86,7 +86,7 @@ class LiveContext(Context):
         return self._activation.places.workflow_of(self._actor).parse_state(values)
 
     def _check_state(self, changes: dict[str, Any]) -> None:
-        if not self._activation.workflow.validate:
+        if not self._activation.places.validates(self._actor.path):
             return
         if self._step is not None and self._step.state:
             self._step.check_state({**self.values(), **changes}, changes)

@@ -145,8 +145,9 @@ async def _try(activation: Activation, actor: Actor, task: RunStep, fact: _Attem
     context = LiveContext(activation, actor, step, attempt=fact.made, rounds=task.round - 1, record=record)
     fact.made += 1
     try:
-        value, kept = step.parse_input(plain(task.input), activation.workflow.validate)
-        if step.context and activation.workflow.validate:
+        validates = activation.places.validates(actor.path)
+        value, kept = step.parse_input(plain(task.input), validates)
+        if step.context and validates:
             step.check_context(live(activation.tree.context))
         if kept != task.input:
             fact.has_input, fact.input = True, kept

@@ -38,6 +38,16 @@ class Places:
         assert isinstance(unit, Workflow)
         return unit
 
+    def validates(self, path: str) -> bool:
+        """Whether what stands at a path is held to its types: so it is unless a workflow around it, or it itself, says otherwise."""
+        while True:
+            unit = self.unit(path)
+            if isinstance(unit, Workflow) and not unit.validate:
+                return False
+            if not path:
+                return True
+            path = parent(path)
+
     def scope(self, tree: Tree, actor: Actor) -> Actor | None:
         """The actor of the innermost workflow; None when it lives on another host."""
         if not isinstance(self.unit(actor.path), Step):

@@ -155,12 +155,13 @@ def _paths(graph: dict[str, Any], prefix: str = "") -> list[str]:
 
 def _checked(workflow: Workflow, target: tuple[str, ...], given: Any) -> Any:
     """The input as the target's step keeps it. Raises InvalidInput."""
+    validates = workflow.validate
     for name in target[:-1]:
         inner = workflow.units[name]
         assert isinstance(inner, Workflow)
-        workflow = inner
+        workflow, validates = inner, validates and inner.validate
     unit = workflow.units.get(target[-1])
-    if unit is None or not workflow.validate:
+    if unit is None or not validates:
         return given
     if any(isinstance(entry, ForeachEntry) and entry.id == unit.id for entry in workflow.entries):
         return [_parsed(unit, item) for item in items_of(unit.id, given)]

@@ -50,6 +50,7 @@ class StepCall(BaseModel):
     index: int | None = None
     state: dict[str, Any] = {}
     request_context: dict[str, Any] = {}
+    checks: bool = Field(True, description="whether input and state are to be held to their declared types")
     results: dict[str, Any] | None = Field({}, description="outputs of the steps before; null: too large to be sent along")
     resume_data: Any = None
     suspend_data: Any = None

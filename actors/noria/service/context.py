@@ -25,6 +25,7 @@ class CallContext(Context):
     def __init__(self, noria: Noria, workflow: Workflow, step: Step, call: StepCall, courier: Courier) -> None:
         super().__init__()
         self._call, self._workflow, self._step, self._courier = call, workflow, step, courier
+        self.checks = call.checks and workflow.validate
         self.run_id, self.workflow_id, self.step_id, self.path = call.run_id, call.workflow or workflow.id, step.id, tuple(call.path)
         self.resource_id, self.attempt, self.recovered = call.resource_id, call.attempt, call.recovered
         self.index, self.input, self.resume_data = call.index, call.input, None
@@ -54,7 +55,7 @@ class CallContext(Context):
         return self._step.parse_state(values) if self._step.state_type is not None else self._workflow.parse_state(values)
 
     def _check_state(self, changes: dict[str, Any]) -> None:
-        if self._workflow.validate:
+        if self.checks:
             declares = self._step if self._step.state else self._workflow
             declares.check_state({**self._call.state, **self._patch, **changes}, changes)
 

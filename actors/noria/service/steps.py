@@ -136,7 +136,7 @@ class StepService:
 
     async def _reply(self, workflow: Workflow, step: Step, call: StepCall, context: CallContext) -> BaseModel:
         try:
-            context.input, _ = step.parse_input(call.input, workflow.validate)
+            context.input, _ = step.parse_input(call.input, context.checks)
             if call.resume_data is not None:
                 context.resume_data, _ = step.parse_resume(call.resume_data)
             async with self._places:

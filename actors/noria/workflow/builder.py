@@ -37,8 +37,8 @@ from noria.workflow.types import Declared, is_emptied
 class Workflow:
     """A graph of steps. Every combinator returns a new Workflow; `commit()` validates and freezes it.
 
-    `timeout`, `on_finish`, `on_error`, `retention`, `validate`, `triggers` and `schedule` are the run's: those of a workflow that is
-    nested in the run's own say nothing.
+    `timeout`, `on_finish`, `on_error`, `retention`, `triggers` and `schedule` are the run's: those of a workflow that is nested in
+    the run's own say nothing. `validate=False` holds for the workflow and all that is in it, nested ones too.
     """
 
     def __init__(
