@@ -22,8 +22,7 @@ from noria.contract.facts import Fact, HandedOver, Rested, Started, StepEnded
 from noria.errors import BrokerUnavailable, LimitExceeded, NoriaError
 from noria.limits import FIRST_RECORD_SECONDS, HAND_OVER_SECONDS, MAX_LOG_MESSAGES, POISON_TAKEOVERS, RECORD_EVERY_FACTS
 from noria.machine.state import ENDED, RESTING, Actor, Tree
-from noria.observing import Stretch
-from noria.ports import Delivery, Refused
+from noria.ports import Delivery, Refused, Stretch
 from noria.workflow.builder import Workflow
 from noria.workflow.context import AbortSignal
 

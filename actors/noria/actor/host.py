@@ -21,8 +21,7 @@ from noria.errors import BrokerUnavailable, GraphMismatch, NewerFormat, NoriaErr
 from noria.ids import Nonces
 from noria.limits import CALLED_KEPT, MAX_IN_HAND, RECORD_EVERY_SECONDS, STEP_BACK_SECONDS, THREADS
 from noria.machine.state import above, parent
-from noria.observing import Observer
-from noria.ports import ActorKey, Broker, Delivery, Receiver, RunKey
+from noria.ports import ActorKey, Broker, Delivery, Observer, Receiver, RunKey
 from noria.workflow.builder import Workflow
 
 log = logging.getLogger("noria.host")

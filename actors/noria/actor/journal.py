@@ -18,8 +18,7 @@ from noria.ids import Nonces
 from noria.limits import MAX_VALUE_BYTES
 from noria.machine.fold import fold_message
 from noria.machine.state import Actor, Tree
-from noria.observing import Stretch
-from noria.ports import ActorKey, Broker, Refused, Stored
+from noria.ports import ActorKey, Broker, Refused, Stored, Stretch
 
 
 class Fenced(Exception):

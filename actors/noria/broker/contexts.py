@@ -25,10 +25,10 @@ def environment_options() -> dict[str, Any]:
     return {**options, **_tls({key: os.environ.get(f"NATS_{key.upper()}") for key in ("ca", "cert", "key")})}
 
 
-def context_options(name: str | None = None) -> tuple[str | None, dict[str, Any]]:
-    """(url, options) of a nats CLI context: the named one, `NATS_CONTEXT`, or the selected one. (None, {}) without any."""
+def context_options() -> tuple[str | None, dict[str, Any]]:
+    """(url, options) of a nats CLI context: `NATS_CONTEXT`, or the selected one. (None, {}) without any."""
     home = os.path.join(os.environ.get("XDG_CONFIG_HOME", os.path.expanduser("~/.config")), "nats")
-    name = name or os.environ.get("NATS_CONTEXT")
+    name = os.environ.get("NATS_CONTEXT")
     if not name:
         try:
             with open(os.path.join(home, "context.txt"), encoding="utf-8") as file:

@@ -17,11 +17,10 @@ from noria.client.run import Run
 from noria.client.runs import Runs, Workflows
 from noria.client.schedules import Schedules
 from noria.client.waiting import Waiting
-from noria.codec.ports import seal
+from noria.codec.sealed import seal
 from noria.contract.results import RunResult
 from noria.errors import InvalidInput
-from noria.observing import Observer
-from noria.ports import Broker, Codec, RunKey
+from noria.ports import Broker, Codec, Observer, RunKey
 from noria.worker import Worker
 from noria.workflow.builder import Workflow
 

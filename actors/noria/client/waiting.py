@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from noria.actor.load import Loaded, is_newest, load
+from noria.actor.load import is_newest, load
 from noria.clock import monotonic
 from noria.contract.values import BAD_DATA, loads
 from noria.errors import BrokerUnavailable, NewerFormat, NoWorker, RunNotFound
@@ -100,6 +100,3 @@ class Waiting:
     def _told(self, run: RunKey, body: bytes) -> None:
         for news in self._waiters.get(run, ()):
             news.put_nowait(body)
-
-    async def load(self, run: RunKey) -> Loaded:
-        return await load(self._broker, ActorKey(*run))

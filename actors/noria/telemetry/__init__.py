@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from noria.observing import Observer
+from noria.ports import Observer
 
 _OFF = ("ProxyTracerProvider", "NoOpTracerProvider", "_ProxyMeterProvider", "NoOpMeterProvider")
 

@@ -18,8 +18,7 @@ from noria.client.noria import Noria
 from noria.contract.facts import StepEnded, StepSuspended
 from noria.contract.results import RunResult, Suspension
 from noria.contract.values import plain
-from noria.observing import Stretch
-from noria.ports import Delivery, RunKey
+from noria.ports import Delivery, RunKey, Stretch
 from noria.testing.loop import NOWHERE, Process, VirtualLoop, run
 from noria.testing.memory import MemoryBroker
 from noria.testing.server import Server

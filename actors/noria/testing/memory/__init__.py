@@ -1,4 +1,4 @@
-"""Every port of `ports.py` in memory: a simulated broker that obeys the laws of the real one (tests/laws)."""
+"""Every port of `noria.ports` in memory: a simulated broker that obeys the laws of the real one (tests/laws)."""
 
 from __future__ import annotations
 

@@ -6,7 +6,8 @@ from collections.abc import Coroutine
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
-from noria.ports import Delivery, RunKey
+from noria.ports.common import RunKey
+from noria.ports.runs import Delivery
 
 T = TypeVar("T")
 
