@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import compileall
 import os
+import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
+import noria as package
 from noria import Noria
 from noria.embedded import start_server
+
+if sys.dont_write_bytecode:  # tests start some hundred interpreters, and each would compile the package anew
+    compileall.compile_dir(Path(package.__file__).parent, quiet=2)
 
 
 @pytest.fixture(scope="session")

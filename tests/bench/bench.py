@@ -40,6 +40,9 @@ def measure(command: list[str], environment: dict[str, str], workload: str) -> d
             os.killpg(process.pid, 9)  # the servers that it started, too
             out, err = process.communicate()
             err += f"\nstopped after {LIMIT_SECONDS} s"
+        except BaseException:
+            os.killpg(process.pid, 9)
+            raise
     figures: dict[str, float] = {}
     for line in out.splitlines():
         if line.startswith("{"):

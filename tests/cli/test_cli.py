@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,12 @@ def cli(*args: str, input: str | None = None) -> subprocess.CompletedProcess[str
     return subprocess.run([*NORIA, *args], capture_output=True, text=True, cwd=ROOT, timeout=60, input=input, env=env)
 
 
+def together(*commands: tuple[str, ...]) -> list[subprocess.CompletedProcess[str]]:
+    """Commands that do not depend on each other, at once."""
+    with ThreadPoolExecutor() as threads:
+        return list(threads.map(lambda words: cli(*words), commands))
+
+
 def test_run_succeeds_with_one_json_document() -> None:
     done = cli("run", "examples/order.py:order", "--input", "-", "--json", input='{"sku": "wheel"}')
     assert done.returncode == 0, done.stderr
@@ -53,16 +60,19 @@ def test_run_shows_progress_to_people() -> None:
 def test_exit_codes(tmp_path: Path) -> None:
     flow = tmp_path / "flow.py"
     flow.write_text(FLOW)
-    assert cli("run", "examples/order.py:order", "--input", '{"sku": "sail"}', "--json").returncode == 1
-    bad = cli("run", "examples/order.py:order", "--input", '{"quantity": 2}')
+    failed, bad, missing, nobody, tripped, waiting = together(
+        ("run", "examples/order.py:order", "--input", '{"sku": "sail"}', "--json"),
+        ("run", "examples/order.py:order", "--input", '{"quantity": 2}'),
+        ("run", "examples/order.py:nothing"),
+        ("runs", "list", "--server", "nats://127.0.0.1:1"),
+        ("run", f"{flow}:trips", "--input", "1"),
+        ("run", f"{flow}:flow", "--input", "0", "--json"),
+    )
+    assert failed.returncode == 1
     assert bad.returncode == 2 and "sku" in bad.stderr
-    missing = cli("run", "examples/order.py:nothing")
     assert missing.returncode == 2 and "'order'" in missing.stderr
-    nobody = cli("runs", "list", "--server", "nats://127.0.0.1:1")
     assert nobody.returncode == 3 and "127.0.0.1:1: [Errno " in nobody.stderr
-    tripped = cli("run", f"{flow}:trips", "--input", "1")
     assert tripped.returncode == 1 and "guard: not [so]" in tripped.stdout, tripped.stdout
-    waiting = cli("run", f"{flow}:flow", "--input", "0", "--json")
     assert waiting.returncode == 4 and json.loads(waiting.stdout)["suspended"][0]["payload"] == {"need": "a number"}
     assert f"noria dev {flow}:flow keeps one to resume on" in waiting.stderr
 
@@ -73,10 +83,11 @@ def test_it_says_which_version_it_is() -> None:
 
 
 def test_a_file_that_does_not_import_is_one_line_and_usage(tmp_path: Path) -> None:
-    for text, said in (("raise RuntimeError('boom')", "RuntimeError: boom"), ("def (", "SyntaxError"), ("import not_there", "No module named")):
-        broken = tmp_path / "broken.py"
-        broken.write_text(text)
-        done = cli("run", f"{broken}:flow", "--json")
+    cases = {"raise RuntimeError('boom')": "RuntimeError: boom", "def (": "SyntaxError", "import not_there": "No module named"}
+    broken = [tmp_path / f"broken{n}.py" for n in range(len(cases))]
+    for path, text in zip(broken, cases, strict=True):
+        path.write_text(text)
+    for done, said in zip(together(*(("run", f"{path}:flow", "--json") for path in broken)), cases.values(), strict=True):
         assert done.returncode == 2 and done.stdout == "" and said in done.stderr and "Traceback" not in done.stderr, done.stderr
 
 
@@ -93,15 +104,22 @@ def test_operating_on_a_server(server_url: str, tmp_path: Path) -> None:
     assert cli("infra", "apply", *place).returncode == 0
     assert json.loads(cli("infra", "plan", "--json", *place).stdout) == []
     assert cli("run", f"{flow}:flow", "--input", "0", "--run-id", "r1", *place).returncode == 4
-    listed = json.loads(cli("runs", "list", "--json", *place).stdout)
-    assert [(r["run_id"], r["status"]) for r in listed["runs"]] == [("r1", "suspended")]
-    assert json.loads(cli("runs", "list", "--json", "--since", "2999-01-01", *place).stdout)["total"] == 0
-    assert json.loads(cli("runs", "list", "--json", "--until", "2999-01-01", *place).stdout)["total"] == 1
-    assert json.loads(cli("runs", "show", "r1", "--json", *place).stdout)["steps"]["ask"]["status"] == "suspended"
-    assert "asks" in cli("workflows", "list", *place).stdout
-    assert json.loads(cli("workflows", "show", "asks", "--json", *place).stdout)["graph"]["id"] == "asks"
-    assert cli("workflows", "graph", "asks", *place).stdout == cli("workflows", "graph", f"{flow}:flow").stdout
-    unknown = cli("workflows", "graph", "nothing", *place)
+    listed, later, earlier, shown, known, graph, drawn, own, unknown = together(
+        ("runs", "list", "--json", *place),
+        ("runs", "list", "--json", "--since", "2999-01-01", *place),
+        ("runs", "list", "--json", "--until", "2999-01-01", *place),
+        ("runs", "show", "r1", "--json", *place),
+        ("workflows", "list", *place),
+        ("workflows", "show", "asks", "--json", *place),
+        ("workflows", "graph", "asks", *place),
+        ("workflows", "graph", f"{flow}:flow"),
+        ("workflows", "graph", "nothing", *place),
+    )
+    assert [(r["run_id"], r["status"]) for r in json.loads(listed.stdout)["runs"]] == [("r1", "suspended")]
+    assert json.loads(later.stdout)["total"] == 0 and json.loads(earlier.stdout)["total"] == 1
+    assert json.loads(shown.stdout)["steps"]["ask"]["status"] == "suspended"
+    assert "asks" in known.stdout and json.loads(graph.stdout)["graph"]["id"] == "asks"
+    assert drawn.stdout == own.stdout != ""
     assert unknown.returncode == 2 and "noria workflows list" in unknown.stderr
     worker = subprocess.Popen([*NORIA, "worker", f"{flow}:flow", *place], stderr=subprocess.PIPE, text=True)
     try:

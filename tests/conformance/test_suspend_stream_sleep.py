@@ -11,9 +11,18 @@ from typing import Any
 import pytest
 
 from noria import Context, Noria, Retry, RunResult, Workflow, step
+from noria.actor import perform
 from noria.limits import LINGER_SECONDS
 from tests.conformance.conftest import Host, Run
 from tests.conformance.doubles import drained, gives, outputs, paths, timed, types, waits
+
+SHORT_LINGER = 0.5
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sleeps leave their host sooner."""
+    monkeypatch.setattr(perform, "LINGER_SECONDS", SHORT_LINGER)
 
 
 async def slept(run: Run, flow: Workflow, input: Any = None) -> tuple[RunResult, float]:
@@ -80,9 +89,9 @@ EIGHT = ["start", "step-start", "step-result", "step-waiting", "step-result", "s
 
 
 @pytest.mark.row("fs-legacy-sleep", "fs-stream-sleep", "fs-stream-sleep-fn", "ev-sleep-stream")
-@pytest.mark.parametrize("seconds", [0.3, LINGER_SECONDS + 0.5])
+@pytest.mark.parametrize("seconds", [0.3, SHORT_LINGER + 0.5])
 @pytest.mark.parametrize("computed", [False, True])
-async def test_a_sleep_adds_two_events(host: Host, seconds: float, computed: bool) -> None:
+async def test_a_sleep_adds_two_events(host: Host, seconds: float, computed: bool, impatient: None) -> None:
     flow = Workflow("streamed").then(gives("step1", {"result": seconds})).sleep((lambda prev: prev["result"]) if computed else seconds)
     run = await host(flow.then(gives("step2", {"result": "success2"})))
     stream = run.stream({})
@@ -124,14 +133,14 @@ async def test_a_long_sleep_is_precise_visible_and_holds_nothing(noria: Noria, c
     assert calls == {"before": 5, "after": 5}
 
 
-async def test_a_sleep_outlives_every_worker(noria: Noria, calls: Counter[str]) -> None:
-    flow = Workflow("outlived").then(gives("before", lambda data: data, calls)).sleep(LINGER_SECONDS + 0.5).then(gives("after", "woken", calls))
+async def test_a_sleep_outlives_every_worker(noria: Noria, calls: Counter[str], impatient: None) -> None:
+    flow = Workflow("outlived").then(gives("before", lambda data: data, calls)).sleep(SHORT_LINGER + 0.5).then(gives("after", "woken", calls))
     run = noria.create_run(flow.commit(), "sleeper")
     async with noria.worker(flow.commit(), lease=2):
         await run.start_async({})
         while (record := await run.get()) is None or record.status != "waiting":
             await asyncio.sleep(0.02)
-    await asyncio.sleep(LINGER_SECONDS + 0.7)
+    await asyncio.sleep(SHORT_LINGER + 0.7)
     async with noria.worker(flow.commit(), lease=2):
         result = await run.result(timeout=10)
     assert result.result == "woken" and calls == {"before": 1, "after": 1}
@@ -174,18 +183,18 @@ async def test_sleepers_side_by_side_wake_one_by_one(host: Host) -> None:
     assert result.result == {"slow": "x", "fast": "x", "short": "x", "asks": "answer"}
 
 
-async def test_sleeps_in_the_items_of_a_foreach_and_in_a_loop(run: Run) -> None:
-    item = Workflow("item").sleep(lambda prev: LINGER_SECONDS + 0.2 if prev == 2 else 0.05).then(gives("double", lambda data: data * 2))
-    body = Workflow("body").sleep(LINGER_SECONDS + 0.2).then(gives("more", lambda data: data + 1))
+async def test_sleeps_in_the_items_of_a_foreach_and_in_a_loop(run: Run, impatient: None) -> None:
+    item = Workflow("item").sleep(lambda prev: SHORT_LINGER + 0.2 if prev == 2 else 0.05).then(gives("double", lambda data: data * 2))
+    body = Workflow("body").sleep(SHORT_LINGER + 0.2).then(gives("more", lambda data: data + 1))
     flow = Workflow("spread-sleeps").foreach(item, concurrency=3).map(lambda prev: sum(prev)).do_until(body, lambda out: out >= 14)
     result, seconds = await slept(run, flow, [1, 2, 3])
-    assert result.result == 14 and 3 * LINGER_SECONDS < seconds < 3 * (LINGER_SECONDS + 0.2 + 0.8)
+    assert result.result == 14 and 3 * SHORT_LINGER < seconds < 3 * (SHORT_LINGER + 0.2 + 0.8)
 
 
-async def test_a_long_pause_before_a_retry_of_a_resumed_step_keeps_its_data(host: Host) -> None:
+async def test_a_long_pause_before_a_retry_of_a_resumed_step_keeps_its_data(host: Host, impatient: None) -> None:
     seen: list[Any] = []
 
-    @step(retry=Retry(attempts=1, delay=LINGER_SECONDS + 0.2))
+    @step(retry=Retry(attempts=1, delay=SHORT_LINGER + 0.2))
     async def flaky(ctx: Context) -> Any:
         if ctx.resume_data is None:
             ctx.suspend({"asks": 1})

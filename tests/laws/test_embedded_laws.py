@@ -37,7 +37,7 @@ async def test_a_taken_port_and_a_missing_server_are_named(tmp_path: Path) -> No
     await server.stop()
     assert not server.store_dir.exists()
     with pytest.raises(BrokerUnavailable, match="127.0.0.1"):
-        await asyncio.wait_for(connect_broker(server.url.replace("//", "//me:secret@"), "x"), 8)
+        await asyncio.wait_for(connect_broker(server.url.replace("//", "//me:secret@"), "x", connect_timeout=1), 8)
 
 
 async def test_a_server_that_dies_while_one_connects_is_named(server_url: str) -> None:

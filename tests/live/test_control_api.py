@@ -253,6 +253,7 @@ async def test_a_command_whose_answer_is_lost_is_asked_for_again_and_done_once(
 ) -> None:
     monkeypatch.setattr(remote, "API_WAIT_SECONDS", 1.0)
     monkeypatch.setattr(remote_run, "ANSWER_SECONDS", 1.0)  # asked again sooner
+    monkeypatch.setitem(remote_run.Api.ask.__kwdefaults__, "within", 1.0)
     ran = Counter[str]()
 
     @step

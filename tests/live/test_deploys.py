@@ -18,8 +18,8 @@ from noria import Context, Cron, Noria, Workflow, step
 from noria.contract import commands, envelopes
 from noria.contract.facts import HandedOver, TakenOver
 from noria.errors import NewerFormat
-from noria.limits import SETTLE_SECONDS
 from noria.ports import ActorKey
+from noria.triggers import schedules
 
 WORKER = textwrap.dedent(
     """
@@ -233,8 +233,9 @@ def planned(*crons: Cron) -> Workflow:
     return Workflow("planned", schedule=list(crons)).then(one).commit()
 
 
-async def test_of_several_builds_the_newest_that_has_workers_declares_the_schedules(noria: Noria, server_url: str) -> None:
+async def test_of_several_builds_the_newest_that_has_workers_declares_the_schedules(noria: Noria, server_url: str, monkeypatch) -> None:
     """Only the schedules differ: version and graph are those of the old build."""
+    monkeypatch.setattr(schedules, "SETTLE_SECONDS", 0.5)
     old = planned(Cron("0 0 0 29 2 *", id="kept", input=1), Cron("0 0 0 29 2 *", id="gone"))
     new = planned(Cron("0 0 12 29 2 *", id="kept", input=2), Cron("0 0 12 29 2 *", id="added"))
 
@@ -255,7 +256,7 @@ async def test_of_several_builds_the_newest_that_has_workers_declares_the_schedu
                 async with third.worker(old):  # one of the old ones restarts
                     assert await stored_is(new)()
                     declared = [(s.id, s.revision) for s in await noria.broker.schedules.every()]
-                await asyncio.sleep(SETTLE_SECONDS + 1)  # all have looked again
+                await asyncio.sleep(2)  # all have looked again
                 assert [(s.id, s.revision) for s in await noria.broker.schedules.every()] == declared
             await until(stored_is(old), 30)  # rolled back: nobody has the newer build any more
             async with second.worker(new):

@@ -10,7 +10,7 @@ import pytest
 from tests.conformance.doubles import fails, gives
 
 from noria import Context, InvalidInput, Noria, NoWorker, Retry, RunAlreadyStarted, RunNotFound, RunStillActive, Workflow, step
-from noria.actor import retention
+from noria.actor import resting, retention
 from noria.contract.subjects import Subjects
 from noria.ports import RunKey
 
@@ -108,7 +108,10 @@ async def test_two_workflows_may_share_a_run_id(noria: Noria) -> None:
 
 
 @pytest.mark.parametrize("kept", [0, 1.0, None])
-async def test_an_ended_run_is_kept_as_long_as_its_workflow_says(noria: Noria, server_url: str, kept: float | None) -> None:
+async def test_an_ended_run_is_kept_as_long_as_its_workflow_says(
+    noria: Noria, server_url: str, kept: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resting, "RETENTION_GRACE_SECONDS", 3.0)
     swept = asyncio.Event()
 
     @step

@@ -15,6 +15,7 @@ import pytest
 from examples.quote import quote
 
 from noria import Noria
+from noria.actor import elsewhere
 from noria.ports import RunKey
 
 NODE, NPM = shutil.which("node"), shutil.which("npm")
@@ -88,8 +89,9 @@ async def test_its_errors_retries_and_suspensions(worker: Noria, handler: Any) -
 
 
 async def test_cancellation_reaches_it_and_another_takes_over_when_it_dies(
-    worker: Noria, handler: Any, server_url: str, node_folder: Path
+    worker: Noria, handler: Any, server_url: str, node_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(elsewhere, "CALL_HEARTBEAT_SECONDS", 0.7)
     run = worker.create_run(quote, "c")
     await run.start_async({"sku": "wheel", "seconds": 30})
     await begun(worker, "c")

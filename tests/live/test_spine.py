@@ -24,6 +24,7 @@ from noria import (
     WorkflowNotFound,
     step,
 )  # fmt: skip
+from noria.actor import perform
 
 
 class Order(BaseModel):
@@ -292,17 +293,19 @@ async def test_a_workflow_past_its_timeout_fails_and_suspensions_do_not_count(no
 
 
 @pytest.mark.parametrize("shape", ["sleep", "retry", "nested", "spread", "parallel"])
-async def test_a_run_that_rests_behind_a_timer_fails_at_its_timeout(noria: Noria, shape: str) -> None:
+async def test_a_run_that_rests_behind_a_timer_fails_at_its_timeout(noria: Noria, shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(perform, "LINGER_SECONDS", 0.5)
+
     @step(retry=Retry(attempts=1, delay=60))
     async def breaks(x: object) -> None:
         raise ValueError("later perhaps")
 
-    sleeps, bounded = Workflow("sleeps").sleep(60), Workflow("bounded", timeout=1.0)
+    sleeps, bounded = Workflow("sleeps").sleep(60), Workflow("bounded", timeout=1.4)
     flow = {
         "sleep": bounded.sleep(60), "retry": bounded.then(breaks), "nested": bounded.then(sleeps), "parallel": bounded.parallel(sleeps, breaks),
         "spread": bounded.map(lambda x: [x, x]).foreach(sleeps, concurrency=2, placement="spread"),
     }[shape].commit()  # fmt: skip
-    free = Workflow("free", timeout=3600).sleep(2.2).commit()
+    free = Workflow("free", timeout=3600).sleep(1.7).commit()
     async with noria.worker(flow, free):
         run, other = noria.create_run(flow), asyncio.create_task(noria.run(free, 1, timeout=20))
         await run.start_async(1)

@@ -164,7 +164,7 @@ def _request(activation: Activation, step: Step, context: LiveContext, progress:
         input=plain(context.input), init_data=plain(context.init_data), attempt=context.attempt, recovered=context.recovered,
         iteration=context.iteration, index=context.index, state=context.values(), request_context=dict(context.request_context), results=results,
         resume_data=plain(context.resume_data), suspend_data=plain(context.suspend_data), idempotency_key=context.idempotency_key,
-        checks=activation.places.validates(".".join(context.path)), timeout=step.timeout, progress=progress,
+        checks=activation.places.validates(".".join(context.path)), timeout=step.timeout, heartbeat=CALL_HEARTBEAT_SECONDS, progress=progress,
         traceparent=observer.traceparent() if observer is not None else None,
         cancel=Subjects(activation.broker.namespace).cancel(context.workflow_id, step.id, call),
         reply_as="parcel" if not seals else "sealed" if step.sealed else "plain",
