@@ -117,6 +117,31 @@ async def test_spread_children_travel_too(noria: Noria) -> None:
         assert (await run.time_travel("one")).result == 12 and calls == {"in": 6, "out": 9}
 
 
+async def test_spread_children_begin_as_the_travel_says_not_as_the_record_does(noria: Noria) -> None:
+    """The run's record is older than the travel: it tells of a cancel and of another state."""
+    seen: list[Any] = []
+
+    async def asks(x: int, ctx: Context) -> Any:
+        seen.append((ctx.state, dict(ctx.request_context)))
+        return [x, ctx.resume_data] if ctx.resume_data is not None else ctx.suspend()
+
+    async def sets(_: Any, ctx: Context) -> list[int]:
+        ctx.set_state(mood="good")
+        ctx.request_context["who"] = "old"
+        return list(range(6))
+
+    flow = Workflow("wide").then(step(sets, id="sets")).foreach(step(asks, id="asks"), concurrency=6, placement="spread").commit()
+    async with noria.worker(flow), noria.worker(flow):
+        run = noria.create_run(flow)
+        await run.start({}, timeout=20)
+        await run.cancel()
+        seen.clear()
+        result = await run.time_travel("asks", state={"mood": "better"}, request_context={"who": "new"})
+        assert [s.index for s in result.suspended] == list(range(6)) and seen == [({"mood": "better"}, {"who": "new"})] * 6
+        result = await run.time_travel("asks", resume="yes")
+        assert (result.status, result.result) == ("success", [[x, "yes"] for x in range(6)])
+
+
 async def test_a_canceled_run_travels_and_a_travelled_one_is_canceled(noria: Noria) -> None:
     flow = Workflow("parked").then(plus("a")).then(pausing("b")).then(plus("c")).commit()
     async with noria.worker(flow):

@@ -14,7 +14,7 @@ from noria.contract.rewinds import Retried
 from noria.limits import CHILD_WINDOW
 from noria.machine.decide import is_paused, resumed, retried, waits
 from noria.machine.fold import fold_command
-from noria.machine.state import ENDED, RESTING, Actor, join, live, segment, split
+from noria.machine.state import ENDED, RESTING, Actor, join, live, place, segment, split
 from noria.machine.tasks import RunChildren
 from noria.machine.view import child_status
 from noria.ports import Refused
@@ -185,6 +185,8 @@ class _Fanout:
         placement = entry.placement if isinstance(entry, (ForeachEntry, ParallelEntry)) else "auto"
         if child.last or child.until or self._has_begun(child) or placement == "local" or self.activation.tree.per_step:
             return False
+        if any(step.startswith(place(child.path, "")) for step in self.activation.tree.held):
+            return False  # only here it is known what a time travel has for it
         return placement == "spread" or (len(self.local) >= CHILD_WINDOW and self.activation.host.peers.have(self.activation.workflow.id))
 
     async def _go_on(self, child: Actor) -> None:
@@ -203,7 +205,7 @@ class _Fanout:
         activation, tree = self.activation, self.activation.tree
         start = commands.Start(
             activation.journal.nonces.next(), now(), child.input, tree.resource_id, live(tree.state), live(tree.context),
-            version=tree.version, traceparent=activation.journal.traceparent, member=child.member,
+            version=tree.version, traceparent=activation.journal.traceparent, member=child.member, travelled=tree.travelled,
         )  # fmt: skip
         await self._send(child, start, 0)
 

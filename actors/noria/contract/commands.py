@@ -10,13 +10,15 @@ from noria.contract.values import dumps, loads, too_new
 from noria.errors import NewerFormat, NoriaError
 
 FORMAT = 1
+LATER = {"later": True}  # of a field that the first release did not have: it is not sent without need, since that one refuses it
 
 
 @dataclass(slots=True)
 class Start:
     """Begin. To the root of a run by a client; to a spread child by its parent's host (then with `member`).
 
-    `init` is not given any more: with each item of a foreach the whole list was sent, and stored.
+    `init` is not given any more: with each item of a foreach the whole list was sent, and stored. `travelled`: sequence of
+    the run's last time travel. A cancel before it, which a record may still tell of, is not the child's.
     """
 
     kind: ClassVar[str] = "start"
@@ -31,6 +33,7 @@ class Start:
     traceparent: str | None = None
     init: Any = None
     member: int = 0
+    travelled: int = field(default=0, metadata=LATER)
 
 
 @dataclass(slots=True)
@@ -110,12 +113,13 @@ class TimeTravel:
 
 Command: TypeAlias = Start | Resume | Cancel | TimerFired | Restart | TimeTravel
 KINDS: dict[str, type[Command]] = {c.kind: c for c in (Start, Resume, Cancel, TimerFired, Restart, TimeTravel)}
-FIELDS = {c: fields(c) for c in KINDS.values()}
+FIELDS = {c: [(f.name, "later" not in f.metadata) for f in fields(c)] for c in KINDS.values()}
 
 
 def encode(command: Command) -> bytes:
     """The command as JSON."""
-    return dumps({"v": FORMAT, "kind": command.kind, **{f.name: getattr(command, f.name) for f in FIELDS[type(command)]}})
+    given = {name: value for name, first in FIELDS[type(command)] if (value := getattr(command, name)) or first}
+    return dumps({"v": FORMAT, "kind": command.kind, **given})
 
 
 def decode(body: bytes) -> Command:

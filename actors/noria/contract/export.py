@@ -51,8 +51,9 @@ def _versioned(schema: Schema, format: int) -> Schema:
 
 
 def _command(kind: str, made: type[commands.Command]) -> Schema:
-    schema = schema_of(made)
-    return _versioned({**schema, "properties": {"kind": {"const": kind}, **schema["properties"]}}, commands.FORMAT)
+    schema, later = schema_of(made), {name for name, first in commands.FIELDS[made] if not first}
+    found = _versioned({**schema, "properties": {"kind": {"const": kind}, **schema["properties"]}}, commands.FORMAT)
+    return {**found, "required": [name for name in found["required"] if name not in later]}
 
 
 def _event(type: str, data: type[BaseModel]) -> Schema:

@@ -4,7 +4,7 @@ each actor's chain in order."""
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import assert_never
+from typing import Any, assert_never
 
 from noria.contract.commands import Cancel, Command, Restart, Resume, Start, TimerFired, TimeTravel
 from noria.contract.facts import (
@@ -23,7 +23,7 @@ from noria.contract.facts import (
     Writes,
 )  # fmt: skip
 from noria.contract.rewinds import Retried, Rewound
-from noria.machine.lives import adopt, assume_arms, begin_round, retry, rewind, succeed
+from noria.machine.lives import adopt, assume_arms, begin_round, retry, rewind, succeed, travelled
 from noria.machine.state import ENDED, Actor, Step, Tree, items, join, parent, place, remove, segment, split, suspension_of, write
 
 
@@ -41,10 +41,14 @@ def fold_command(tree: Tree, sequence: int, path: str, command: Command) -> None
             if not actor.last:  # else it is of a child, read behind a record that knows what came of it
                 actor.input = actor.prev = command.input
             actor.init, actor.started, actor.member = command.init, sequence, command.member
-            write(tree.state, 0, command.state)
-            write(tree.context, 0, command.context)
+            at = sequence if path == tree.base != "" else 0  # to a child it is what is, and a record may be older
+            write(tree.state, at, command.state)
+            write(tree.context, at, command.context)
             if path == tree.base:
                 _created(tree, command)
+                if path:
+                    _only(tree, sequence, command.context)
+                    travelled(tree, command.travelled)
                 if command.per_step:
                     tree.per_step = max(tree.per_step, sequence)
             elif not tree.is_over(path):
@@ -61,7 +65,7 @@ def fold_command(tree: Tree, sequence: int, path: str, command: Command) -> None
                 write(tree.context, sequence, command.context)
                 tree.per_step = sequence if command.per_step else 0
                 if path:
-                    remove(tree.context, sequence, [key for key in tree.context if key not in command.context])
+                    _only(tree, sequence, command.context)
         case Cancel():
             tree.cancel = max(tree.cancel, sequence)
         case TimerFired():
@@ -82,6 +86,11 @@ def fold_command(tree: Tree, sequence: int, path: str, command: Command) -> None
             tree.per_step = sequence if command.per_step else 0
         case _:
             assert_never(command)
+
+
+def _only(tree: Tree, sequence: int, context: dict[str, Any]) -> None:
+    """The request context has no other keys."""
+    remove(tree.context, sequence, [key for key in tree.context if key not in context])
 
 
 def _created(tree: Tree, command: Start | TimeTravel) -> None:

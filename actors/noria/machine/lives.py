@@ -70,11 +70,17 @@ def rewind(tree: Tree, fact: Rewound) -> None:
     for part in fact.rewinds:
         _rewind(tree, before, part)
     root.status, root.output, root.error, root.tripwire, root.ended_at = "active", None, None, None, None
-    if tree.cancel < fact.command:
-        tree.cancel = 0
+    travelled(tree, fact.command)
     tree.held = {place: Step("suspended", suspend_payload=h.payload, suspended_at=h.suspended_at) for place, h in fact.held.items()}
     tree.held_data = [fact.command, fact.resume]
     tree.takeovers, tree.began_at, tree.updated_at = 0, fact.at, fact.at
+
+
+def travelled(tree: Tree, sequence: int) -> None:
+    """A time travel at `sequence` lets a canceled run go on."""
+    tree.travelled = sequence
+    if tree.cancel < sequence:
+        tree.cancel = 0
 
 
 def _rewind(tree: Tree, before: dict[str, Actor], part: Rewind) -> None:

@@ -95,8 +95,8 @@ class Tree:
 
     __slots__ = (
         "actors", "base", "began_at", "cancel", "commands", "context", "created_at", "cursor", "expires_at", "facts", "fired", "handed", "held",
-        "held_data", "hosted", "leaf_done", "misfit", "pending", "per_step", "resource_id", "state", "takeovers", "traceparent", "travels",
-        "updated_at", "usage", "version", "wide",
+        "held_data", "hosted", "leaf_done", "misfit", "pending", "per_step", "resource_id", "state", "takeovers", "traceparent", "travelled",
+        "travels", "updated_at", "usage", "version", "wide",
     )  # fmt: skip
 
     def __init__(self, base: str = "") -> None:
@@ -110,6 +110,7 @@ class Tree:
         self.held_data: list[Any] = [0, None]  # [sequence, data] for them
         self.travels: dict[int, TimeTravel] = {}  # time travels that no fact of the root covers yet
         self.cancel = 0
+        self.travelled = 0  # sequence of the last time travel: a cancel before it counts no more
         self.commands = 0  # to the root, folded
         self.per_step = 0  # sequence of the command that asked for one step only
         self.leaf_done = 0  # sequence of the last fact that ended or suspended a step
