@@ -107,6 +107,8 @@ async def test_many_runs_are_resumed_canceled_and_deleted(noria: Noria) -> None:
     async with noria.worker(flow, lease=5):
         await park(noria, *range(5), -1)
         assert (await cli("cancel")).returncode == 2
+        both = await cli("delete", "r0", "--status", "success", "--yes")
+        assert both.returncode == 2 and "--status and --since choose many runs" in " ".join(both.stderr.replace("│", " ").split())
         unsure = await cli("cancel", "--workflow", "approvals")
         assert unsure.returncode == 2 and "cancel 6 runs?" in unsure.stderr and "--yes" in unsure.stderr
         code, shown = await cli.on_a_terminal("cancel", "--status", "suspended", answers="n\n")
@@ -122,6 +124,7 @@ async def test_many_runs_are_resumed_canceled_and_deleted(noria: Noria) -> None:
         assert done.returncode == 0 and "delete: 4 of 4 runs" in done.stdout
         left = (await noria.runs.list()).runs
         assert {(r.run_id, r.status) for r in left} == {("r0", "canceled"), ("r5", "failed")}
-        await noria.create_run(flow, "open").start(3, timeout=20)
+        await noria.create_run(flow, "open" * 20).start(3, timeout=20)
+        assert "open" * 20 in (await cli("list")).stdout  # whole: it is what the other commands take
         forced = json.loads((await cli("delete", "--workflow", "approvals", "--force", "--yes", "--json")).stdout)
         assert forced["done"] == 3 and (await noria.runs.list()).total == 0

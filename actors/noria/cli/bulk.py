@@ -12,6 +12,7 @@ import typer
 from rich.progress import Progress
 
 from noria.cli.output import err, out, print_json
+from noria.cli.prompts import confirm
 from noria.client.noria import Noria
 from noria.contract.results import RunSummary
 from noria.errors import BrokerUnavailable, InvalidInput, NoriaError
@@ -30,6 +31,13 @@ class Choice(NamedTuple):
     since: datetime | None
     yes: bool
     json: bool
+
+    @classmethod
+    def of(cls, run_id: str | None, workflow: str | None, status: str | None, since: datetime | None, yes: bool, json: bool) -> Choice:
+        """Raises typer.BadParameter for one run that is chosen by a filter too: whichever is meant, the other would be ignored."""
+        if run_id is not None and (status is not None or since is not None):
+            raise typer.BadParameter(f"--status and --since choose many runs: leave them out, or {run_id!r}")
+        return cls(workflow, status, since, yes, json)
 
     async def runs(self, noria: Noria, statuses: tuple[str, ...]) -> list[RunSummary]:
         """The runs that match and have one of `statuses`, newest first. Raises InvalidInput without any filter."""
@@ -53,7 +61,7 @@ class Choice(NamedTuple):
         if runs and not self.yes:
             if not sys.stdin.isatty():
                 raise InvalidInput(f"{verb} {len(runs)} runs? Nobody is there to say so: give --yes")
-            typer.confirm(f"{verb} {len(runs)} runs?", abort=True, err=True)
+            confirm(f"{verb} {len(runs)} runs?")
         done, failed = await _each(runs, verb, work, quiet=self.json)
         if self.json:
             print_json({"matched": len(runs), "done": len(done), "runs": done, "failed": failed})

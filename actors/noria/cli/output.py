@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from noria.contract.control import to_json
 from noria.contract.results import RunRecord, RunResult, RunSummary
@@ -49,7 +49,7 @@ def clock(moment: datetime | None) -> str:
 
 
 def print_runs(runs: list[RunSummary], total: int) -> None:
-    table = Table("run", "workflow", "status", "created", "resource")
+    table = Table(Column("run", no_wrap=True), Column("workflow", overflow="fold"), "status", "created", Column("resource", overflow="fold"))
     for run in runs:
         table.add_row(run.run_id, run.workflow_id, coloured(run.status), local(run.created_at), run.resource_id or "")
     out.print(table)

@@ -34,7 +34,7 @@ class Progress:
             return
         row = self._steps.setdefault(event.step, ["running", "", ""])
         if event.type == "workflow-step-start":
-            self._began[event.step] = event.time
+            row[0], self._began[event.step] = "running", event.time  # again, when it is resumed or tried once more
         elif event.type == "workflow-step-progress":
             row[2] = f"{event.data['completed']} of {event.data['total']}"
         elif event.type == "workflow-step-result":

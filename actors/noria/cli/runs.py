@@ -90,7 +90,7 @@ def watch(run_id: RunId, workflow: Workflow = None, server: Server = None, names
             if json:
                 print_json(event)
             else:
-                out.print(f"{clock(event.time)} {event.type} {event.step or ''} {short(event.data)}", highlight=False)
+                out.print(f"{clock(event.time)} {event.type} {event.step or ''} {short(event.data)}", highlight=False, soft_wrap=True)
             status = event.data["status"] if event.type == "workflow-finish" else status
         return status
 
@@ -107,7 +107,7 @@ def resume(
     server: Server = None, namespace: Namespace = "noria", json: AsJson = False,
 ) -> None:  # fmt: skip
     """Resume a suspended run and wait for it; missing data is asked for on a terminal. Without a run id: many."""
-    choice = Choice(workflow, status, since, yes, json)
+    choice = Choice.of(run_id, workflow, status, since, yes, json)
     if run_id is None:
 
         async def each(run: Run) -> str:
@@ -129,10 +129,8 @@ def resume(
 
 async def _asked(noria: Noria, record: RunRecord, step: str | None, label: str | None, index: int | None) -> Any:
     """Resume data asked for by the suspended step's schema; None where it declares none."""
-    waits = [
-        s for s in record.suspended
-        if (step is None or ".".join(s.path).startswith(step)) and (label is None or label in s.labels) and (index is None or s.index == index)
-    ]  # fmt: skip
+    waits = [s for s in record.suspended if (label is None or label in s.labels) and (index is None or s.index == index)]
+    waits = [s for s in waits if step is None or ".".join((*s.path, "")).startswith(f"{step}.")]
     described = await noria.workflows.get(record.workflow_id) or {}
     schema = described.get("resume", {}).get(".".join(waits[0].path)) if len({s.path for s in waits}) == 1 else None
     if schema is None:
@@ -147,6 +145,7 @@ def cancel(
     server: Server = None, namespace: Namespace = "noria", json: AsJson = False,
 ) -> None:  # fmt: skip
     """End a run as canceled. Without a run id: many."""
+    choice = Choice.of(run_id, workflow, status, since, yes, json)
 
     async def each(noria: Noria, run: Run) -> str:
         await run.cancel()
@@ -154,7 +153,7 @@ def cancel(
         return after.status if after is not None else "unknown"
 
     if run_id is None:
-        return _bulk(server, namespace, Choice(workflow, status, since, yes, json), "cancel", OPEN, each)
+        return _bulk(server, namespace, choice, "cancel", OPEN, each)
     found = _do(server, namespace, run_id, workflow, lambda noria, run, record: each(noria, run))
     return typer.echo(jsonlib.dumps({"run_id": run_id, "status": found}) if json else f"run {run_id}: {found}")
 
@@ -165,6 +164,7 @@ def delete(
     status: Status = None, since: Since = None, yes: Yes = False, server: Server = None, namespace: Namespace = "noria", json: AsJson = False,
 ) -> None:  # fmt: skip
     """Remove a run that ended: log, record and values. Without a run id: many."""
+    choice = Choice.of(run_id, workflow, status, since, yes, json)
 
     async def each(noria: Noria, run: Run) -> str:
         await noria.runs.delete(run.id, run.workflow_id, force=force)
@@ -172,7 +172,7 @@ def delete(
 
     if run_id is None:
         over = ("success", "failed", "canceled", "tripwire")
-        return _bulk(server, namespace, Choice(workflow, status, since, yes, json), "delete", (*over, *OPEN) if force else over, each)
+        return _bulk(server, namespace, choice, "delete", (*over, *OPEN) if force else over, each)
     _do(server, namespace, run_id, workflow, lambda noria, run, record: each(noria, run))
     return typer.echo(jsonlib.dumps({"run_id": run_id, "deleted": True}) if json else f"run {run_id}: deleted")
 

@@ -120,8 +120,10 @@ def execute(work: Coroutine[Any, Any, T]) -> T:
         fail(error, FAILED)
     except (InvalidInput, DefinitionError, NoriaError) as error:
         fail(error, USAGE)
-    except (TimeoutError, KeyboardInterrupt) as error:
+    except TimeoutError as error:
         fail(error, FAILED)
+    except KeyboardInterrupt:
+        fail(KeyboardInterrupt("interrupted"), FAILED)
 
 
 def _runner() -> Any:
