@@ -7,7 +7,8 @@ import sys
 import time
 
 from tests.simulation.many import keep, kept, simulate_all
-from tests.simulation.world import Violation, simulate
+from tests.simulation.watch import Violation
+from tests.simulation.world import simulate
 
 
 def main() -> int:

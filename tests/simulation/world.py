@@ -7,69 +7,28 @@ import hashlib
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
-from math import inf
+from collections.abc import Callable
 from typing import Any
 
 from noria import Context, Noria, NoriaError, Workflow
-from noria.contract.commands import TimeTravel
-from noria.machine.state import ENDED, RESTING, Tree
-from noria.machine.view import status, suspensions, view
-from noria.ports import ActorKey, RunKey
-from noria.testing.loop import Process, VirtualLoop, run
-from noria.testing.memory import MemoryBroker
+from noria.machine.state import ENDED, Tree
+from noria.machine.view import status, suspensions
+from noria.ports import RunKey
+from noria.testing.loop import VirtualLoop, run
 from noria.testing.server import Server
-from tests.simulation.graphs import Outcome, expected, graph, make_flow, plain_steps
+from tests.simulation.graphs import expected, graph, make_flow
 from tests.simulation.kinds import kind
+from tests.simulation.members import LEASE, Errors, Member
+from tests.simulation.trouble import Trouble
+from tests.simulation.verdict import Verdict
 from tests.simulation.watch import Violation, Watch
-from tests.simulation.weather import FaultyWire, Weather
+from tests.simulation.weather import Weather
 
-LEASE = 5.0
 LOG_SECONDS = 250.0  # facts age while runs sleep
 PATIENCE_SECONDS = 1000.0  # longer than the longest sleep: by then there is a new fact, or everything has ended
 MOST_TURNS = 100_000  # from one fact to the next; worlds take some thousands in all
 MOST_FACTS = 2_000  # worlds have some hundreds
-MOST_RUNS = 8
 KEPT = 200
-TAKES_HOSTS = ("kill", "freeze", "redeliver", "jump")
-
-
-class Member:
-    """A process of the world with its connection and client."""
-
-    def __init__(self, world: World, name: str, mortal: bool = True) -> None:
-        self.process = Process(name)
-        self.wire: FaultyWire | None = None
-        self.stop = asyncio.Event()
-        self._world, self._mortal = world, mortal
-
-    def client(self) -> Noria:
-        """Made inside the process."""
-        world = self._world
-        self.wire = FaultyWire(world.weather, self.process, self._mortal)
-        broker = MemoryBroker(world.server, "sim", self.wire)
-        broker.inline_bytes = world.kind.inline_bytes or broker.inline_bytes
-        return Noria(broker)
-
-    @property
-    def lives(self) -> bool:
-        return not self.process.killed
-
-    def kill(self) -> None:
-        if self.wire is not None:
-            self.wire.kill()
-
-
-class Errors(logging.Handler):
-    """What the engine did not expect."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
-        self.found: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.exc_info is not None and record.exc_info[1] is not None:
-            self.found.append(f"{record.getMessage()}: {record.exc_info[1]!r}")
 
 
 class World:
@@ -96,6 +55,7 @@ class World:
         self.cancelled: set[RunKey] = set()
         self.workers: list[Member] = []
         self.users: list[Member] = []
+        self.trouble = Trouble(self)
         self._facts = self._turns = 0
         self.forgotten: list[str] = []  # errors of tasks that nobody looked at
         loop.set_exception_handler(self._forgot)
@@ -172,15 +132,15 @@ class World:
         for key in self.runs:
             tree = self.watch.trees.get(key)
             if tree is None or not tree.root.started:
-                self._start(key)
+                self.start(key)
             elif status(tree) == "suspended" and (self.weather.calm or self.chance.random() < 0.5):
                 self._resume(key, tree)
             elif status(tree) == "paused":
                 self._step(key)
 
-    def _start(self, key: RunKey) -> None:
+    def start(self, key: RunKey) -> None:
         async def start(noria: Noria) -> Any:
-            found = await noria.create_run(self._flow(key), key.run).start_async(1, per_step=key in self.stepwise)
+            found = await noria.create_run(self.flow(key), key.run).start_async(1, per_step=key in self.stepwise)
             self.started.add(key)
             return found
 
@@ -195,132 +155,15 @@ class World:
         for _ in range(self.chance.choice([1, 1, 2])):  # rivals
             self.as_user(
                 f"resumes {key.run}",
-                lambda noria: noria.create_run(self._flow(key), key.run).resume(data, step=path, index=index, per_step=key in self.stepwise),
+                lambda noria: noria.create_run(self.flow(key), key.run).resume(data, step=path, index=index, per_step=key in self.stepwise),
             )
 
     def _step(self, key: RunKey) -> None:
         per_step = self.more.random() < 0.9
-        self.as_user(f"lets {key.run} go on", lambda noria: noria.create_run(self._flow(key), key.run).resume(per_step=per_step))
+        self.as_user(f"lets {key.run} go on", lambda noria: noria.create_run(self.flow(key), key.run).resume(per_step=per_step))
 
-    def _flow(self, key: RunKey) -> Workflow:
+    def flow(self, key: RunKey) -> Workflow:
         return next(f for f in self.flows if f.id == key.workflow)
-
-    # Misbehaviour -----------------------------------------------------------------------------------------------
-
-    def misbehave(self) -> None:
-        if self.kind.travels and self.more.random() < 0.3:
-            self._travel(self.more.choice(self.runs))
-        if self.kind.cancels and self.more.random() < 0.15:
-            self._cancel(self.more.choice(self.runs))
-        chance, workers = self.chance, [w for w in self.workers if w.lives and w.wire is not None]
-        what = chance.choice(["kill", "freeze", "stop", "start", "redeliver", "jump", "cancel", "leave", "again", "nothing", "nothing"])
-        if what in TAKES_HOSTS and self.watch.is_near_poison():  # a run that loses one host too many must fail: that is no breach
-            return
-        match what:
-            case "kill" if workers:
-                victim = chance.choice(workers)
-                self.trace(f"kill {victim.process}")
-                victim.kill()
-            case "freeze" if workers:
-                self._freeze(chance.choice(workers), chance.uniform(0.5, 3) * LEASE)
-            case "stop" if workers:
-                chance.choice(workers).stop.set()
-            case "start" if len(workers) < 3:
-                self.start_worker()
-            case "redeliver":
-                self._redeliver()
-            case "jump" if workers:
-                chance.choice(workers).process.skew += chance.uniform(-100, 100)
-            case "cancel" if chance.random() < 0.3:
-                self._cancel(chance.choice(self.runs))
-            case "leave":
-                for user in self.users:
-                    if chance.random() < 0.5:
-                        user.kill()
-            case "again":
-                key = chance.choice(self.runs)
-                self._start(key)
-                self.as_user(f"restarts {key.run}", lambda noria: noria.create_run(self._flow(key), key.run).restart())
-            case _:
-                pass
-
-    def _freeze(self, member: Member, seconds: float) -> None:
-        self.trace(f"freeze {member.process} for {seconds:.3f}")
-        member.process.frozen = True
-        self.loop.call_later(seconds, self._thaw, member)
-
-    def _thaw(self, member: Member) -> None:
-        member.process.frozen = False
-        self.trace(f"thaw {member.process}")
-
-    def _redeliver(self) -> None:
-        """A lease that expires too soon: two hold the same command."""
-        for consumer in self.server.consumers.values():
-            if consumer.pending:
-                consumer.expire(self.chance.choice(list(consumer.pending)))
-
-    def _cancel(self, key: RunKey) -> None:
-        async def cancel(noria: Noria) -> str:
-            run = noria.create_run(self._flow(key), key.run)
-            self.cancelled.add(key)
-            await run.cancel(timeout=60)
-            tree = self.watch.tree(key)
-            if tree.root.status not in ENDED and not tree.cancel:
-                raise Violation(f"cancel() of {key} returned, but it is {tree.root.status}")
-            return "canceled"
-
-        self.as_user(f"cancels {key.run}", cancel)
-
-    def _travel(self, key: RunKey) -> None:
-        """Somebody sends a run back to a step that it came to, or forks it there; perhaps with another input."""
-        tree, more = self.watch.trees.get(key), self.more
-        if tree is None or tree.root.status == "canceled" or not (targets := self._targets(key, tree)):
-            return
-        inputs = [target for target in targets if target[1]]
-        target, index = more.choice(inputs if inputs and more.random() < 0.5 else targets)
-        given = more.randint(0, 50) if index and more.random() < 0.7 else None
-        self.counts["travels"] += 1
-        if more.random() < 0.6 or len(self.runs) > MOST_RUNS:
-            self.as_user(f"sends {key.run} to {target}", lambda noria: noria.create_run(self._flow(key), key.run).time_travel(target, input=given))
-        else:
-            fork = RunKey(key.workflow, f"f{len(self.runs)}")
-            self.runs.append(fork)
-            self.origins[fork] = key
-
-            async def begin(noria: Noria) -> str:
-                return (await noria.create_run(self._flow(key), key.run).fork(target, input=given, run_id=fork.run)).id
-
-            self.as_user(f"forks {key.run} at {target}", begin)
-
-    def _targets(self, key: RunKey, tree: Tree) -> list[tuple[str, int]]:
-        """Steps to go back to, so that it can be told what comes of it; the index of the entry of those that may get an input."""
-        if tree.root.status not in RESTING:
-            return []
-        plain = {step: index for step, index in plain_steps(self.specs[key.workflow]).items() if step in tree.root.steps}
-        found = view(tree, *key, nested=True)["steps"] if tree.root.status == "success" else plain
-        return [(step, plain.get(step, 0)) for step in found if not step.rpartition(".")[2].startswith(("mapping-", "sleep-"))]
-
-    def _expected(self, key: RunKey) -> Outcome:
-        """What the interpreter says of a run, sent back as it was."""
-        outcome, begin, spec = self.expected[key.workflow], None, self.specs[key.workflow]
-        for travel in self._travels(key):
-            index = self._entry(key, travel.target[0])
-            if travel.input is not None:
-                outcome, begin = expected(spec, travel.input, index), index
-            elif begin is not None and index < begin:
-                outcome, begin = (*self.expected[key.workflow][:2], None), None  # what the other life wrote stays
-        return outcome
-
-    def _travels(self, key: RunKey, until: float = inf) -> Iterator[TimeTravel]:
-        """Those that took effect up to a fact; of a fork those of its origin first."""
-        for fact, _, travel in self.watch.rewinds.get(key, ()):
-            if travel.origin is not None:
-                yield from self._travels(self.origins[key], next(a["last"] for a in travel.origin["actors"] if a["path"] == ""))
-            if fact <= until:
-                yield travel
-
-    def _entry(self, key: RunKey, unit: str) -> int:
-        return next(n for n, entry in enumerate(self.specs[key.workflow]) if f"'{unit}'" in str(entry))
 
     # The end ----------------------------------------------------------------------------------------------------
 
@@ -341,12 +184,12 @@ class World:
                 logger.propagate = True
         for found in (*errors.found, *self.forgotten):
             raise Violation(f"the engine did not expect this: {found}")
-        await self._judge()
+        await Verdict(self).judge()
 
     async def _storm(self) -> None:
         for _ in range(self.chance.randint(5, 40)):
             self.answer()
-            self.misbehave()
+            self.trouble.make()
             await asyncio.sleep(self.chance.choice([0.05, 0.5, 2.0, LEASE]))
 
     async def _calm(self) -> None:
@@ -380,25 +223,6 @@ class World:
             held = sorted({*consumer.pending, *consumer.new, *consumer.again} & self.server.messages.keys())
             found += [f"command {sequence} of {name} is not acknowledged" for sequence in held]
         return found
-
-    async def _judge(self) -> None:
-        noria = Noria(MemoryBroker(self.server, "sim", FaultyWire(self.weather, Process("judge"), mortal=False)))
-        for key in self.runs:
-            wanted, value, state = self._expected(key)
-            record = await noria.runs.get(key.run, self._flow(key))
-            tree = self.watch.tree(key)
-            if record is None or record.status != tree.root.status:
-                raise Violation(f"{key}: its log says {tree.root.status}, its reader {record}")
-            if record.status == "canceled" and key in self.cancelled:
-                continue
-            if record.status != wanted:
-                raise Violation(f"{key} came to {record.status} ({record.error}), not {wanted}: {self.specs[key.workflow]}")
-            if wanted == "success" and record.result != value:
-                raise Violation(f"{key} gives {record.result}, not {value}: {self.specs[key.workflow]}")
-            if wanted == "success" and state is not None and "bail" not in str(self.specs[key.workflow]) and record.state != state:
-                raise Violation(f"{key} has the state {record.state}, not {state}: {self.specs[key.workflow]}")
-            if await noria.broker.log.last(ActorKey(*key)) is None and record.result is None and wanted == "success":
-                raise Violation(f"{key}: its result aged out")
 
 
 async def _live(loop: VirtualLoop, seed: int, made: list[World]) -> str:
