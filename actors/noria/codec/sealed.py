@@ -52,12 +52,8 @@ class Through:
         return getattr(self._inner, name)
 
 
-class SealedLog(Through):
-    def append(self, actor: ActorKey, body: bytes, expected: int, late: Late | None = None) -> asyncio.Future[int]:
-        return self._inner.append(actor, self._sealing.events(actor.tree, body), expected, late)
-
-    def publish_live(self, actor: ActorKey, body: bytes) -> None:
-        self._inner.publish_live(actor, self._sealing.events(actor.tree, body))
+class Reads(Through):
+    """What an actor and its tree have in a stream, opened."""
 
     async def last(self, actor: ActorKey) -> Stored | None:
         found = await self._inner.last(actor)
@@ -68,6 +64,14 @@ class SealedLog(Through):
 
     async def read_tree(self, actor: ActorKey, after: int = 0) -> list[Stored]:
         return [_open(self._sealing, entry) for entry in await self._inner.read_tree(actor, after)]
+
+
+class SealedLog(Reads):
+    def append(self, actor: ActorKey, body: bytes, expected: int, late: Late | None = None) -> asyncio.Future[int]:
+        return self._inner.append(actor, self._sealing.events(actor.tree, body), expected, late)
+
+    def publish_live(self, actor: ActorKey, body: bytes) -> None:
+        self._inner.publish_live(actor, self._sealing.events(actor.tree, body))
 
     async def read_live(self, run: RunKey, after: int = 0) -> list[Stored]:
         return [_open(self._sealing, entry) for entry in await self._inner.read_live(run, after)]
@@ -77,19 +81,9 @@ class SealedLog(Through):
             yield _open(self._sealing, entry)
 
 
-class SealedCommands(Through):
+class SealedCommands(Reads):
     def send(self, actor: ActorKey, body: bytes, expected: int | None = None) -> asyncio.Future[int]:
         return self._inner.send(actor, self._sealing.fields(actor.tree, body, COMMAND), expected)
-
-    async def last(self, actor: ActorKey) -> Stored | None:
-        found = await self._inner.last(actor)
-        return None if found is None else _open(self._sealing, found)
-
-    async def read(self, actor: ActorKey, after: int = 0) -> list[Stored]:
-        return [_open(self._sealing, entry) for entry in await self._inner.read(actor, after)]
-
-    async def read_tree(self, actor: ActorKey, after: int = 0) -> list[Stored]:
-        return [_open(self._sealing, entry) for entry in await self._inner.read_tree(actor, after)]
 
     async def receive(
         self, workflow: str, lease_seconds: float, on_delivery: Callable[[Delivery], None], room: Callable[[], int]
