@@ -34,6 +34,7 @@ class Peers:
         self.host, self.broker, self.id = host, host.broker, host.nonces.prefix
         self._others: dict[str, Word] = {}
         self._declared = {id: workflow.declaration for id, workflow in host.workflows.items()}
+        self._company = asyncio.Event()  # there is another one
         self.changed = asyncio.Event()  # one with another definition of a workflow of ours came or went
         self._stop: Callable[[], Awaitable[None]] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -77,6 +78,7 @@ class Peers:
             self._others.pop(word.host, None)
         elif word.host != self.id:
             self._others[word.host] = word
+        (self._company.set if self._others else self._company.clear)()
         now = self._others.get(word.host)
         for came_or_went in (before, now) if (before is None) != (now is None) else ():
             if came_or_went is not None and any(self._declared.get(w, d) != d for w, d in _declared(came_or_went)):
@@ -87,6 +89,7 @@ class Peers:
     async def _live(self, alone: bool) -> None:
         await self._carefully(self._greet_first(alone))
         while True:
+            await self._company.wait()  # alone there is nobody to look after
             await asyncio.sleep(PROBE_SECONDS)
             await self._carefully(self._look_after_next())
 
