@@ -7,6 +7,7 @@ NoriaError
 │   ├── WorkflowNotCommitted     commit() it or register it with a worker
 │   └── GraphMismatch            a stored run does not fit this version of the graph
 ├── NewerFormat                  written by a newer Noria: upgrade, or leave it to who can read it
+├── ValueUnavailable             what is stored cannot be had: its key, or what lay outside the log, is not there
 ├── LimitExceeded                a value of limits.py: make less of it
 ├── InvalidInput (ValueError)    data does not fit a declared type: fix the data
 ├── RunAlreadyStarted            the run id is taken: choose another or use the run
@@ -56,6 +57,11 @@ class GraphMismatch(DefinitionError):
 
 class NewerFormat(NoriaError):
     """A log, command or record of a format that this version of Noria cannot read."""
+
+
+class ValueUnavailable(NoriaError):
+    """What is stored of a run cannot be had here: sealed with a key that this process lacks, tampered with, or gone though
+    the log refers to it. Nobody passes it over: the run waits until it is back, or is deleted with force."""
 
 
 class LimitExceeded(NoriaError):

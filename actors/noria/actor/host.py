@@ -17,7 +17,7 @@ from noria.actor.notices import Notices
 from noria.actor.peers import Peers
 from noria.actor.trial import Trial
 from noria.clock import monotonic, now
-from noria.errors import BrokerUnavailable, GraphMismatch, NewerFormat, NoriaError
+from noria.errors import BrokerUnavailable, GraphMismatch, NewerFormat, NoriaError, ValueUnavailable
 from noria.ids import Nonces
 from noria.limits import CALLED_KEPT, MAX_IN_HAND, RECORD_EVERY_SECONDS, STEP_BACK_SECONDS, THREADS
 from noria.machine.state import above, parent
@@ -133,14 +133,14 @@ class Host:
             await attend(activation)
         except asyncio.CancelledError:
             raise
-        except (GraphMismatch, NewerFormat) as error:
+        except (GraphMismatch, NewerFormat, ValueUnavailable) as error:
             await self._step_back(activation, error)
         except BrokerUnavailable as error:
             log.warning("run %s is left to the next delivery: %s", activation.key.run, error)
             activation.delivery.hand_back(1.0)
         except Exception:
             log.exception("run %s of workflow %r is handed back", activation.key.run, activation.key.workflow)
-            activation.delivery.hand_back(1.0)
+            activation.delivery.hand_back(max(1.0, _patience(activation.delivery)))
         self.trial.leave(activation)
         self.sidestep(activation)
         del self._activations[activation.key]
@@ -156,7 +156,7 @@ class Host:
 
     async def _step_back(self, activation: Activation, error: NoriaError) -> None:
         """Leave the run to a worker that can host it, longer each time; it counts as nobody's failure. The record says why."""
-        delay = min(STEP_BACK_SECONDS, 0.25 * 2 ** min(activation.delivery.count - 1, 10))
+        delay = _patience(activation.delivery)
         log.warning("this worker steps back from run %s for %.2f s: %s", activation.key.run, delay, error)
         if isinstance(error, GraphMismatch):
             await resting.note_misfit(activation, str(error))
@@ -271,3 +271,8 @@ class Host:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _patience(delivery: Delivery) -> float:
+    """Seconds until a delivery that cannot be served here is to come again: longer each time."""
+    return min(STEP_BACK_SECONDS, 0.25 * 2 ** min(delivery.count - 1, 10))

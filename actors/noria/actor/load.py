@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from noria.actor import parcels
-from noria.clock import monotonic
+from noria.clock import monotonic, now
 from noria.contract import commands, envelopes
 from noria.contract.events import decode_live
 from noria.contract.values import BAD_DATA, as_dict, loads, too_new
-from noria.errors import BrokerUnavailable, NewerFormat, NoriaError
-from noria.limits import LAG_SECONDS, MAX_NESTING, PATIENCE_SECONDS
+from noria.errors import BrokerUnavailable, NewerFormat, NoriaError, ValueUnavailable
+from noria.limits import LAG_SECONDS, LOG_TTL_SECONDS, MAX_NESTING, PATIENCE_SECONDS
 from noria.machine.fold import fold_command, fold_message, fold_unreadable
 from noria.machine.running import show_running
 from noria.machine.state import RESTING, Tree
@@ -22,6 +22,7 @@ from noria.ports import ActorKey, Broker, RunKey, Stored
 
 log = logging.getLogger("noria.actor")
 RECORD_FORMAT = 1
+UNANSWERED = (NewerFormat, ValueUnavailable, BrokerUnavailable)  # somebody else, or a later try, may read what is stored
 SEGMENT = r"[A-Za-z0-9_-]+(=[0-9]{1,9})?(@[0-9]{1,9})?"
 PATH = re.compile(rf"({SEGMENT}(\.{SEGMENT})*)?")
 
@@ -48,7 +49,8 @@ class Loaded(NamedTuple):
 
 
 async def load(broker: Broker, key: ActorKey, newcomer: int = 0) -> Loaded:
-    """The tree at and below `key`. Raises NewerFormat when a newer Noria wrote some of it.
+    """The tree at and below `key`. Raises NewerFormat when a newer Noria wrote some of it, ValueUnavailable when some
+    of it is sealed with a key that is not here, or gone.
 
     Facts are read before commands, so that none names a command that was not read; where replicas lag it is read again.
     `newcomer`: a command that is delivered for the first time, so that nobody can have hosted the actor by it yet.
@@ -75,7 +77,7 @@ async def _load(broker: Broker, key: ActorKey, newcomer: int) -> tuple[Loaded, i
             if found is not None:
                 tree = found if key.path == "" else found.at(key.path)
             deleted = found is None
-        except (NewerFormat, BrokerUnavailable):
+        except UNANSWERED:
             raise
         except (NoriaError, *BAD_DATA) as error:
             unreadable.append(_unreadable("record", key, revision, stored.body, error))
@@ -86,12 +88,25 @@ async def _load(broker: Broker, key: ActorKey, newcomer: int) -> tuple[Loaded, i
         entries = await broker.log.read_tree(key, tree.cursor)
         # a child's from its start on: the record may be of a host that knows its facts only
         entries += await broker.commands.read_tree(key, tree.root.in_seen if key.path == "" else 0)
+    if unreadable:
+        _check_whole(key, entries, unreadable[0])
     for entry in sorted(entries, key=lambda e: e.sequence):
         bad = await fold(broker, tree, entry)
         if bad is not None:
             unreadable.append(bad)
     command = max([e.sequence for e in entries if e.kind == "in" and e.actor == key], default=command)
     return Loaded(tree, revision, recorded, deleted, unreadable), command
+
+
+def _check_whole(key: ActorKey, entries: Sequence[Stored], record: Unreadable) -> None:
+    """Behind a record that cannot be read the log has to tell everything: what aged out of it would be done again. Raises
+    ValueUnavailable where it may not."""
+    began = min((e.time for e in entries if e.kind == "in" and e.actor == key), default=0.0)
+    if now() - began > LOG_TTL_SECONDS:
+        raise ValueUnavailable(
+            f"the record of run {key.run!r} of workflow {key.workflow!r} is unreadable ({record.reason}), and its log began longer ago than "
+            f"facts are kept ({LOG_TTL_SECONDS // 86400} days)"
+        )
 
 
 async def is_newest(broker: Broker, key: ActorKey, tree: Tree) -> bool:
@@ -170,7 +185,7 @@ async def look_closer(broker: Broker, key: ActorKey, tree: Tree) -> None:
 
 async def fold(broker: Broker, tree: Tree, entry: Stored) -> Unreadable | None:
     """One stored entry into the tree. What nobody can read is passed over and returned: the chain goes on behind it.
-    Raises NewerFormat for what only a newer Noria can read."""
+    Raises NewerFormat for what only a newer Noria can read, ValueUnavailable for what nobody can at present."""
     path, is_command = entry.actor.path, entry.kind == "in"
     try:
         if path.count(".") >= MAX_NESTING or not PATH.fullmatch(path):
@@ -180,7 +195,7 @@ async def fold(broker: Broker, tree: Tree, entry: Stored) -> Unreadable | None:
             fold_command(tree, entry.sequence, path, commands.decode(body))
         else:
             fold_message(tree, entry.sequence, path, envelopes.decode(body))
-    except (NewerFormat, BrokerUnavailable):
+    except UNANSWERED:
         raise
     except (NoriaError, *BAD_DATA) as error:
         if path in tree.actors:

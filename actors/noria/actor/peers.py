@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from noria.actor import parcels
 from noria.contract import envelopes, facts
+from noria.contract.events import decode_live
 from noria.contract.presence import Word, decode, encode
-from noria.contract.values import loads
-from noria.errors import BrokerUnavailable, NoriaError
+from noria.errors import BrokerUnavailable, NoriaError, ValueUnavailable
 from noria.ids import maker
 from noria.limits import CONFIRM_SECONDS, GATHER_SECONDS, PATIENT_GATHER_SECONDS, PROBE_SECONDS, RESCUE_AT_ONCE
 from noria.ports import EVERYBODY, ActorKey, Stored, Unacknowledged
@@ -174,11 +174,15 @@ class Peers:
 
     async def _is_lost(self, actor: ActorKey, sequence: int, unbegun: bool, gone: dict[str, bool]) -> bool:
         """Whether the delivery of this command was in the hands of a dead host. `unbegun`: what nobody began is."""
-        last = await self.broker.log.last(actor)
-        message = await self._message(last) if last is not None else None
-        if message is not None and message.door != sequence and message.in_seen >= sequence:
-            return False  # consumed
-        host = maker(message.host) if message is not None and message.door == sequence else await self._began(actor, sequence)
+        try:
+            last = await self.broker.log.last(actor)
+            message = await self._message(last) if last is not None else None
+            if message is not None and message.door != sequence and message.in_seen >= sequence:
+                return False  # consumed
+            host = maker(message.host) if message is not None and message.door == sequence else await self._began(actor, sequence)
+        except ValueUnavailable as error:
+            log.debug("%s", error)
+            return False  # the lease decides
         return unbegun if host is None else await self._is_gone(host, gone)
 
     async def _began(self, actor: ActorKey, sequence: int) -> str | None:
@@ -187,8 +191,13 @@ class Peers:
             message = await self._message(entry)
             if message is not None and message.door == sequence:
                 return maker(message.host)
-        events = [e for e in await self.broker.log.read_live(actor.tree, sequence) if e.actor == actor]
-        return maker(str(loads(events[-1].body)["id"])) if events else None
+        for entry in reversed(await self.broker.log.read_live(actor.tree, sequence)):
+            if entry.actor == actor:
+                try:
+                    return maker(decode_live(entry.body)[0])
+                except NoriaError:
+                    continue  # a slip, or somebody else's
+        return None
 
     async def _message(self, entry: Stored) -> facts.FactMessage | None:
         try:

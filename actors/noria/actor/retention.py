@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from noria.actor.load import load
 from noria.clock import now
 from noria.contract.values import as_dict, dumps, loads
-from noria.errors import NoriaError
+from noria.errors import NewerFormat, NoriaError, ValueUnavailable
 from noria.limits import READ_AHEAD, SWEEP_SECONDS
 from noria.machine.state import ENDED, Tree
 from noria.ports import ActorKey, Broker, Refused, RunKey
@@ -74,6 +74,10 @@ async def _is_mine(broker: Broker, workflow: Workflow, every: float) -> bool:
 
 async def _is_over(broker: Broker, run: RunKey, workflow: Workflow) -> bool:
     """Whether a run without a record in the list was deleted or kept for long enough; else nobody has begun it yet."""
-    loaded = await load(broker, ActorKey(*run))
+    try:
+        loaded = await load(broker, ActorKey(*run))
+    except (NewerFormat, ValueUnavailable) as error:
+        log.debug("run %s is not swept: %s", run.run, error)
+        return False
     end = expires_at(loaded.tree, workflow)
     return loaded.deleted or (end is not None and now() > end)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -62,6 +63,12 @@ async def last(connection: Connection, stream: str, subject: str) -> Message | N
         if monotonic() > end:
             raise BrokerUnavailable(f"no answer about {subject}")
         await asyncio.sleep(0.1)
+
+
+async def last_of_leader(connection: Connection, stream: str, subject: str) -> bytes | None:
+    """The body of the last message of an exact subject; no replica that lags behind answers. Raises NotPermitted."""
+    found = (await connection.api(f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})).get("message")
+    return None if found is None else base64.b64decode(found.get("data", ""))
 
 
 async def read(connection: Connection, stream: str, subject: str, after: int = 0, limit: int | None = None) -> list[Message]:

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from noria.broker.connection import Connection
-from noria.broker.reading import last, purge, read
+from noria.broker.reading import last, last_of_leader, purge, read
 from noria.broker.wire import Incoming
 from noria.contract.subjects import Subjects
 from noria.contract.values import dumps
-from noria.errors import BrokerUnavailable, NoriaError, NotPermitted
+from noria.errors import BrokerUnavailable, NoriaError, NotPermitted, ValueUnavailable
 from noria.limits import CHUNK_BYTES, PAYLOAD_MARGIN_BYTES
 from noria.ports import RunKey, StoredRecord
 
@@ -112,11 +112,21 @@ class NatsBlobs:
     async def get(self, run: RunKey, name: str) -> bytes:
         # by exact subjects: a wildcard would scan to the end of the stream
         subject, count = self.subjects.blob(run, name), int(name.rpartition("-")[2])
-        parts = await asyncio.gather(*(last(self.connection, self.subjects.blobs, f"{subject}.{n}") for n in range(count)))
-        bodies = [part.body for part in parts if part is not None]
-        if len(bodies) != count:
-            raise NoriaError(f"the stored value {name} of run {run.run} is gone or incomplete")
-        return b"".join(bodies)
+        bodies = await asyncio.gather(*(self._chunk(f"{subject}.{n}") for n in range(count)))
+        found = [body for body in bodies if body is not None]
+        if len(found) != count:
+            raise ValueUnavailable(f"the stored value {name} of run {run.run!r} of workflow {run.workflow!r} is gone or incomplete")
+        return b"".join(found)
+
+    async def _chunk(self, subject: str) -> bytes | None:
+        """None: it is not there. A replica may not have it yet."""
+        found = await last(self.connection, self.subjects.blobs, subject)
+        if found is not None or not self.connection.replicated:
+            return None if found is None else found.body
+        try:
+            return await last_of_leader(self.connection, self.subjects.blobs, subject)
+        except NotPermitted:
+            return None
 
     def drop(self, run: RunKey, name: str) -> None:
         body = dumps({"filter": f"{self.subjects.blob(run, name)}.>"})

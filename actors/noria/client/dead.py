@@ -48,7 +48,7 @@ class Dead:
         if letter is None:
             raise RunNotFound(f"there is no dead letter {sequence}: noria dead list")
         if letter.cut:
-            raise NoriaError(f"dead letter {sequence} was too large to be kept whole: send the original again")
+            raise NoriaError(f"dead letter {sequence} is not whole here, too large or sealed: send the original again ({letter.reason})")
         if letter.kind == "trigger":
             # what the server itself would read again: an id that it still remembers would drop the message
             headers = {k: v for k, v in letter.headers.items() if not k.startswith("nats-")}

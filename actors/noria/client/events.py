@@ -11,7 +11,7 @@ from noria.contract.envelopes import iso
 from noria.contract.events import TOLD_BY_FACT, RunEvent, decode_live
 from noria.contract.facts import BlockEnded, Fact, Finished, Rested, Started, StepEnded, StepSuspended, StepWaiting
 from noria.contract.values import BAD_DATA, as_list
-from noria.errors import BrokerUnavailable, NewerFormat, NoriaError
+from noria.errors import BrokerUnavailable, NewerFormat, NoriaError, ValueUnavailable
 from noria.machine.fold import fold_command, fold_message
 from noria.machine.state import ENDED, Tree, join, parent, segment, split
 from noria.machine.view import status, usage
@@ -46,6 +46,10 @@ class EventReader:
         try:
             body = await parcels.unpack(self._broker, self._key, entry.body)
             events = self._read(entry, body)
+        except ValueUnavailable:
+            if entry.kind != "live":
+                raise
+            return []
         except (NewerFormat, BrokerUnavailable):
             raise
         except (NoriaError, *BAD_DATA):  # unreadable: the log goes on behind it

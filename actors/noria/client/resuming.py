@@ -14,7 +14,7 @@ from noria.client.again import sent_before
 from noria.clock import now
 from noria.contract import commands
 from noria.contract.values import plain, plain_object
-from noria.errors import GraphMismatch, InvalidInput, NoriaError, RunNotSuspended, StepNotSuspended
+from noria.errors import GraphMismatch, InvalidInput, NewerFormat, NoriaError, RunNotSuspended, StepNotSuspended
 from noria.machine.resume import Place, Target, Wanted, addresses, remaining, stretch, targets
 from noria.machine.state import RESTING, Tree, live, split
 from noria.ports import ActorKey, Refused, RunKey, Stored
@@ -76,7 +76,7 @@ class Resuming:
             for entry in came:
                 command = await self._command_in(entry)
                 if not isinstance(command, commands.Resume):
-                    untouched = untouched and isinstance(command, commands.TimerFired)
+                    untouched = untouched and (command is None or isinstance(command, commands.TimerFired))
                     continue
                 taken = set(command.targets)
                 if taken == {t.place for t in mine} and command.data == value:
@@ -110,8 +110,15 @@ class Resuming:
                 return entry.sequence if rival.data == await self._checked(tree, rival.targets) else None
         return None
 
-    async def _command_in(self, entry: Stored) -> commands.Command:
-        return commands.decode(await parcels.unpack(self._broker, self._key.tree, entry.body))
+    async def _command_in(self, entry: Stored) -> commands.Command | None:
+        """None: it is none, so it changes nothing."""
+        body = await parcels.unpack(self._broker, self._key.tree, entry.body)
+        try:
+            return commands.decode(body)
+        except NewerFormat:
+            raise
+        except NoriaError:
+            return None
 
     async def _checked(self, tree: Tree, places: Sequence[Place]) -> Any:
         """The data as the resumed steps' types make it, defaults included; as it came where those differ, since each

@@ -17,7 +17,7 @@ from noria.contract.names import checked_workflow
 from noria.contract.results import RunPage, RunRecord, RunSummary, run_record, when
 from noria.contract.typed import is_time
 from noria.contract.values import as_dict, loads
-from noria.errors import InvalidInput, NewerFormat, RunNotFound, RunStillActive, choices
+from noria.errors import InvalidInput, NewerFormat, RunNotFound, RunStillActive, ValueUnavailable, choices
 from noria.limits import READ_AHEAD, SENT_AT_ONCE, TOMBSTONE_SECONDS, YOUNG_SECONDS
 from noria.machine.state import ENDED
 from noria.machine.view import status, summary, view
@@ -95,23 +95,24 @@ class Runs:
         stale = [k for k, line in lines.items() if line["status"] not in ENDED and started.get(k) != line.get("commands")]
         fresh = [k for k in started if k not in lines]
         for batch in (keys[at : at + READ_AHEAD] for keys in (stale, fresh) for at in range(0, len(keys), READ_AHEAD)):
-            for key, line in zip(batch, await asyncio.gather(*(self._read(k, known=k in lines) for k in batch)), strict=True):
+            for key, line in zip(batch, await asyncio.gather(*(self._read(k, lines.get(k)) for k in batch)), strict=True):
                 if line is None:
                     lines.pop(key, None)
                 else:
                     lines[key] = line
         return {key: line for key, line in lines.items() if not _expired(line.get("expires_at"))}
 
-    async def _read(self, key: RunKey, *, known: bool) -> dict[str, Any] | None:
-        """The line of a run as it is now; None when there is none."""
+    async def _read(self, key: RunKey, before: dict[str, Any] | None) -> dict[str, Any] | None:
+        """The line of a run as it is now, as it was `before` when that cannot be read; None when there is none."""
+        known = before is not None
         try:
             loaded = await (load if known else glance)(self._noria.broker, ActorKey(*key))
             tree = loaded.tree
             if not known and status(tree) == "pending" and now() - (tree.created_at or 0.0) < YOUNG_SECONDS:
                 await look_closer(self._noria.broker, ActorKey(*key), tree)  # in its first step, say, and without a record yet
-        except NewerFormat as error:
-            log.warning("run %s of workflow %s is not listed: %s", key.run, key.workflow, error)
-            return None
+        except (NewerFormat, ValueUnavailable) as error:
+            log.warning("run %s of workflow %s is not listed as it is now: %s", key.run, key.workflow, error)
+            return before
         return summary(tree) if tree.root.started and not loaded.deleted else None
 
     async def misfits(self) -> list[tuple[RunKey, str]]:
@@ -119,29 +120,43 @@ class Runs:
         broker, found = self._noria.broker, list[tuple[RunKey, str]]()
         for key, text in await broker.records.summaries():
             if "misfit" in (_line(text) or {}):
-                tree = (await load(broker, ActorKey(*key))).tree
-                if tree.misfit is not None:
-                    found.append((key, tree.misfit))
+                try:
+                    reason = (await load(broker, ActorKey(*key))).tree.misfit
+                except (NewerFormat, ValueUnavailable) as error:
+                    reason = str(error)
+                if reason is not None:
+                    found.append((key, reason))
         return found
 
     async def delete(self, run_id: str, workflow: Workflow | str | None = None, *, force: bool = False) -> None:
-        """Remove log, record, blobs and timers. Raises RunNotFound, or RunStillActive unless it ended or `force`."""
+        """Remove log, record, blobs and timers. Raises RunNotFound, or RunStillActive unless it ended or `force`, which removes
+        what cannot be read, too."""
         broker = self._noria.broker
         await broker.provision()
         key = await self._find(run_id, workflow)
-        loaded = await load_newest(broker, ActorKey(*key)) if key is not None else None
-        if key is None or loaded is None or loaded.deleted or not loaded.tree.root.started:
+        if key is None:
             raise RunNotFound(f"there is no run {run_id!r}")
-        state = status(loaded.tree)
-        if state not in ENDED:
+        try:
+            await self._end(key, force)
+        except ValueUnavailable as error:
             if not force:
-                await look_closer(broker, ActorKey(*key), loaded.tree)
-                state = status(loaded.tree)
-                raise RunStillActive(f"run {run_id!r} is {state}: cancel it first, or delete it with force=True")
-            if await broker.commands.hosted(key.workflow):
-                await self._noria.create_run(key.workflow, key.run).cancel()
+                raise ValueUnavailable(f"{error}; delete with force=True removes the run unread") from error
         await broker.records.delete(key, TOMBSTONE_SECONDS)
         await forget(broker, key)
+
+    async def _end(self, key: RunKey, force: bool) -> None:
+        """See to it that the run has ended, or is canceled."""
+        broker = self._noria.broker
+        loaded = await load_newest(broker, ActorKey(*key))
+        if loaded.deleted or not loaded.tree.root.started:
+            raise RunNotFound(f"there is no run {key.run!r}")
+        if status(loaded.tree) in ENDED:
+            return
+        if not force:
+            await look_closer(broker, ActorKey(*key), loaded.tree)
+            raise RunStillActive(f"run {key.run!r} is {status(loaded.tree)}: cancel it first, or delete it with force=True")
+        if await broker.commands.hosted(key.workflow):
+            await self._noria.create_run(key.workflow, key.run).cancel()
 
     async def restart_active(self, workflow: Workflow | str | None = None) -> list[str]:
         """Make sure that every active run has a host, without waiting for them; their ids, oldest first."""

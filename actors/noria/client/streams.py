@@ -13,7 +13,7 @@ from noria.client.events import EventReader
 from noria.clock import monotonic
 from noria.contract.events import RunEvent
 from noria.contract.results import RunResult
-from noria.errors import BrokerUnavailable, NoriaError, RunNotFound
+from noria.errors import BrokerUnavailable, NoriaError, RunNotFound, ValueUnavailable
 from noria.limits import QUIET_SECONDS
 from noria.machine.state import ENDED, Tree
 from noria.machine.view import settled
@@ -79,6 +79,8 @@ class RunStream:
         seed = (await load(self._broker, ActorKey(*self._key))).tree if self._resumes and self._begun is None else None
         try:
             sequence = await self.begin()
+        except ValueUnavailable:
+            raise
         except NoriaError:
             return
         if seed is not None and seed.cursor >= sequence:

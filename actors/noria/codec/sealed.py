@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 from noria.codec.sealing import COMMAND, NEWS, SCHEDULE, Sealing
-from noria.errors import NoriaError
+from noria.errors import NoriaError, ValueUnavailable
+from noria.limits import STEP_BACK_SECONDS
 from noria.ports import (
     ActorKey,
     Broker,
@@ -25,7 +27,6 @@ from noria.ports import (
 )  # fmt: skip
 
 log = logging.getLogger("noria.codec")
-AGAIN_SECONDS = 5.0
 
 
 def seal(broker: Broker, codec: Codec) -> None:
@@ -37,9 +38,39 @@ def seal(broker: Broker, codec: Codec) -> None:
     ports.schedules, ports.calls = SealedSchedules(broker.schedules, sealing), SealedCalls(broker.calls, sealing)
 
 
+KINDS = {"in": "command", "run": "fact", "live": "live event"}
+
+
 def _open(sealing: Sealing, entry: Stored) -> Stored:
+    """Raises ValueUnavailable."""
     opened = sealing.open_fields if entry.kind == "in" else sealing.open_events
-    return entry._replace(body=opened(entry.actor.tree, entry.body))
+    with _told_of(f"{KINDS[entry.kind]} {entry.sequence}", entry.actor.tree):
+        return entry._replace(body=opened(entry.actor.tree, entry.body))
+
+
+def _open_live(sealing: Sealing, entry: Stored) -> Stored | None:
+    """The same of what may be lost."""
+    try:
+        return _open(sealing, entry)
+    except ValueUnavailable as error:
+        if entry.kind != "live":
+            raise
+        return log.warning("%s", error)
+
+
+@contextmanager
+def _told_of(what: str, run: RunKey) -> Generator[None]:
+    """What does not open is told with its place."""
+    try:
+        yield
+    except NoriaError as error:
+        raise ValueUnavailable(f"{what} of run {run.run!r} of workflow {run.workflow!r}: {error}") from error
+
+
+def _leave(what: str, given: Delivery | Trigger, error: NoriaError) -> None:
+    """To others, who perhaps have the key; longer each time."""
+    log.error("%s is left to others: %s", what, error)
+    given.hand_back(min(STEP_BACK_SECONDS, 0.25 * 2 ** min(given.count, 10)))
 
 
 class Through:
@@ -74,11 +105,14 @@ class SealedLog(Reads):
         self._inner.publish_live(actor, self._sealing.events(actor.tree, body))
 
     async def read_live(self, run: RunKey, after: int = 0) -> list[Stored]:
-        return [_open(self._sealing, entry) for entry in await self._inner.read_live(run, after)]
+        found = [_open_live(self._sealing, entry) for entry in await self._inner.read_live(run, after)]
+        return [entry for entry in found if entry is not None]
 
     async def follow(self, run: RunKey, after: int = 0) -> AsyncGenerator[Stored, None]:
         async for entry in self._inner.follow(run, after):
-            yield _open(self._sealing, entry)
+            opened = _open_live(self._sealing, entry)
+            if opened is not None:
+                yield opened
 
 
 class SealedCommands(Reads):
@@ -91,9 +125,8 @@ class SealedCommands(Reads):
         def opened(delivery: Delivery) -> None:
             try:
                 delivery.body = self._sealing.open_fields(delivery.actor.tree, delivery.body)
-            except NoriaError as error:  # perhaps another worker has the key
-                log.error("a command of run %s is left to others: %s", delivery.actor.run, error)
-                return delivery.hand_back(AGAIN_SECONDS)
+            except NoriaError as error:
+                return _leave(f"command {delivery.sequence} of run {delivery.actor.run}", delivery, error)
             return on_delivery(delivery)
 
         return await self._inner.receive(workflow, lease_seconds, opened, room)
@@ -102,7 +135,8 @@ class SealedCommands(Reads):
 class SealedRecords(Through):
     async def get(self, run: RunKey) -> StoredRecord | None:
         found = await self._inner.get(run)
-        return None if found is None else found._replace(body=self._sealing.open_fields(run, found.body))
+        with _told_of("the record", run):
+            return None if found is None else found._replace(body=self._sealing.open_fields(run, found.body))
 
     def put(self, run: RunKey, body: bytes, revision: int, summary: str, ttl_seconds: float | None = None) -> asyncio.Future[int]:
         return self._inner.put(run, self._sealing.fields(run, body, ()), revision, summary, ttl_seconds)
@@ -115,7 +149,9 @@ class SealedBlobs(Through):
         return await self._inner.put(run, self._sealing.blob(run, data), name)
 
     async def get(self, run: RunKey, name: str) -> bytes:
-        return self._sealing.open_blob(run, await self._inner.get(run, name))
+        data = await self._inner.get(run, name)
+        with _told_of(f"the stored value {name}", run):
+            return self._sealing.open_blob(run, data)
 
 
 class SealedNews(Through):
@@ -142,9 +178,8 @@ class SealedTriggers(Through):
             if (tick := trigger.tick) is not None:
                 try:
                     trigger.body = self._sealing.open_fields(_schedule(tick.workflow, tick.schedule), trigger.body)
-                except NoriaError as error:  # perhaps another worker has the key
-                    log.error("a tick of schedule %s is left to others: %s", tick.schedule, error)
-                    return trigger.hand_back(AGAIN_SECONDS)
+                except NoriaError as error:
+                    return _leave(f"a tick of schedule {tick.schedule}", trigger, error)
             return await on_trigger(trigger)
 
         return await self._inner.receive(opened)
@@ -154,7 +189,14 @@ class SealedTriggers(Through):
 
     async def dead(self, after: int = 0, limit: int = 100, *, kind: str | None = None, workflow: str | None = None) -> Sequence[Letter]:
         letters = await self._inner.dead(after, limit, kind=kind, workflow=workflow)
-        return [letter._replace(body=self._sealing.open_blob(RunKey(letter.workflow, ""), letter.body)) for letter in letters]
+        return [self._opened(letter) for letter in letters]
+
+    def _opened(self, letter: Letter) -> Letter:
+        """One that does not open is listed all the same."""
+        try:
+            return letter._replace(body=self._sealing.open_blob(RunKey(letter.workflow, ""), letter.body))
+        except NoriaError as error:
+            return letter._replace(body=b"", cut=True, reason=f"{letter.reason} (its body does not open: {error})")
 
 
 class SealedSchedules(Through):
@@ -166,7 +208,12 @@ class SealedSchedules(Through):
         return None if found is None else self._open(found)
 
     def _open(self, schedule: StoredSchedule) -> StoredSchedule:
-        body = self._sealing.open_fields(_schedule(schedule.workflow, schedule.id), schedule.body)
+        """One that does not open stays sealed: who declares it stores it anew."""
+        try:
+            body = self._sealing.open_fields(_schedule(schedule.workflow, schedule.id), schedule.body)
+        except NoriaError as error:
+            log.warning("schedule %s of workflow %s: %s", schedule.id, schedule.workflow, error)
+            body = schedule.body
         return schedule._replace(body=body, stale=body is schedule.body)
 
     async def put(

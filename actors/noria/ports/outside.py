@@ -35,7 +35,7 @@ class Letter(NamedTuple):
     """A dead letter: what could not be processed, as it came, and why.
 
     `kind`: trigger, poison, schedule, command or record. `headers` are the original ones, names in lower case. `cut`: it was too
-    large to be kept whole, so body and headers are not what came. `time` is epoch seconds.
+    large to be kept whole, or does not open here, so body and headers are not what came. `time` is epoch seconds.
     """
 
     sequence: int

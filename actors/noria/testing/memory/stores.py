@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import Mapping
 
-from noria.errors import NoriaError
+from noria.errors import ValueUnavailable
 from noria.ports import RunKey, StoredRecord
 from noria.testing.memory.port import Port
 from noria.testing.wire import ask, store
@@ -48,7 +48,7 @@ class MemoryBlobs(Port):
     async def get(self, run: RunKey, name: str) -> bytes:
         data = await ask(self.wire, "blob get", lambda: self.server.blobs.get((run, name)))
         if data is None:
-            raise NoriaError(f"the stored value {name} of run {run.run} is gone or incomplete")
+            raise ValueUnavailable(f"the stored value {name} of run {run.run!r} of workflow {run.workflow!r} is gone or incomplete")
         return data
 
     def drop(self, run: RunKey, name: str) -> None:
