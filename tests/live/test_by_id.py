@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel
 
-from noria import Context, InvalidInput, Noria, Workflow, WorkflowNotFound, step
+from noria import Context, InvalidInput, Noria, NoriaError, Workflow, WorkflowNotFound, step
 from noria.worker import describe_within
 
 
@@ -199,3 +199,17 @@ async def test_the_command_line_says_which_field(noria: Noria, server_url: str, 
         )
         _, said = await ran.communicate()
         assert ran.returncode == 2 and field in said.decode()
+
+
+async def test_an_entry_of_the_catalogue_that_is_none_is_told_and_written_anew(noria: Noria) -> None:
+    connection, subjects = noria.broker.connection, noria.broker.subjects
+    async with noria.worker(ORDER, OUTER):
+        await connection.append(f"$KV.{subjects.catalogue}.order", b"{garbled")
+    with pytest.raises(NoriaError, match="entry of workflow 'order' is unreadable"):
+        await noria.workflows.get("order")
+    async with Noria.connect(noria.url, namespace=noria.namespace) as other:
+        with pytest.raises(NoriaError, match="entry of workflow 'order' is unreadable"):
+            await other.create_run("order").start_async({"sku": "a"})
+        assert [each["id"] for each in await other.workflows.list()] == ["outer"]
+        async with noria.worker(ORDER):
+            assert (await other.create_run("order").start({"sku": "a"}, timeout=20)).status == "suspended"

@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 
 from noria import Context, Noria, Step, Workflow, step
+from noria.errors import ValueUnavailable
 from noria.limits import RECORD_EVERY_SECONDS
 from noria.ports import RunKey
 from noria.testing.loop import Process, VirtualLoop, run
@@ -63,3 +64,53 @@ def test_what_a_run_recorded_outlives_its_log_though_its_host_dies(rivals: bool)
 
     run(main, 0)
     assert executions == {"first": 1, "long": 2}
+
+
+@pytest.mark.parametrize("days", [6, 8])
+def test_a_record_that_is_unreadable_is_made_anew_only_while_the_log_tells_everything(days: int) -> None:
+    """Behind it some facts may have aged out: what they tell of would be done again."""
+    done = Counter[str]()
+
+    async def charge(x: int) -> int:
+        done["charge"] += 1
+        return x
+
+    async def ask(x: int, ctx: Context) -> int:
+        if ctx.resume_data is None:
+            ctx.suspend({})
+        return x + ctx.resume_data
+
+    flow = Workflow("w").then(step(charge)).then(step(ask)).commit()
+
+    async def main(loop: VirtualLoop) -> None:
+        server = Server()
+        noria = Noria(MemoryBroker(server, "noria"))
+        handle = noria.create_run(flow, KEY.run)
+
+        async def work() -> None:
+            async with Noria(MemoryBroker(server, "noria")).worker(flow, lease=LEASE):
+                await asyncio.Future[None]()
+
+        first = Process("first")
+        loop.spawn(first, work())
+        assert (await handle.start(1)).status == "suspended"
+        await asyncio.sleep(1)
+        loop.kill(first)
+        await asyncio.sleep(days * 86400)
+        stored = await noria.broker.records.get(KEY)
+        assert stored is not None
+        await noria.broker.records.put(KEY, b"garbled", stored.revision, "{}")
+        loop.spawn(Process("second"), work())
+        if days < 7:
+            assert (await handle.resume(1)).result == 2
+        else:
+            for call in (handle.get, handle.result, lambda: handle.resume(1)):
+                with pytest.raises(ValueUnavailable, match="unreadable"):
+                    await call()
+            await handle.send_restart()
+            await asyncio.sleep(600)
+            await noria.runs.delete(KEY.run, flow, force=True)
+            assert await handle.get() is None
+        assert done == {"charge": 1}
+
+    run(main, 0)

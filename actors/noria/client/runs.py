@@ -17,7 +17,7 @@ from noria.contract.names import checked_workflow
 from noria.contract.results import RunPage, RunRecord, RunSummary, run_record, when
 from noria.contract.typed import is_time
 from noria.contract.values import as_dict, loads
-from noria.errors import InvalidInput, NewerFormat, RunNotFound, RunStillActive, ValueUnavailable, choices
+from noria.errors import InvalidInput, NewerFormat, NoriaError, RunNotFound, RunStillActive, ValueUnavailable, choices
 from noria.limits import READ_AHEAD, SENT_AT_ONCE, TOMBSTONE_SECONDS, YOUNG_SECONDS
 from noria.machine.state import ENDED
 from noria.machine.view import status, summary, view
@@ -179,13 +179,29 @@ class Workflows:
         """Every workflow that was ever registered."""
         await self._noria.broker.provision()
         found: Mapping[str, bytes] = await self._noria.broker.catalogue.list()
-        return [loads(found[name]) for name in sorted(found)]
+        every = list[dict[str, Any]]()
+        for name in sorted(found):
+            try:
+                every.append(_description(name, found[name]))
+            except NoriaError as error:
+                log.warning("%s", error)
+        return every
 
     async def get(self, id: str) -> dict[str, Any] | None:
-        """Graph, schemas and version of a workflow; None if it is unknown."""
+        """Graph, schemas and version of a workflow; None if it is unknown. Raises NoriaError for an entry that is none."""
         await self._noria.broker.provision()
         body = await self._noria.broker.catalogue.get(id) if ids.NAME.fullmatch(id) else None
-        return None if body is None else loads(body)
+        return None if body is None else _description(id, body)
+
+
+def _description(id: str, body: bytes) -> dict[str, Any]:
+    try:
+        found = as_dict(loads(body))
+    except ValueError:
+        found = None
+    if found is None or found.get("id") != id or as_dict(found.get("graph")) is None:
+        raise NoriaError(f"the catalogue's entry of workflow {id!r} is unreadable: a worker of the workflow writes it anew when it starts")
+    return found
 
 
 def _name(workflow: Workflow | str) -> str:
