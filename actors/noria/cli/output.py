@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -14,7 +15,8 @@ from rich.table import Column, Table
 from noria.contract.control import to_json
 from noria.contract.results import RunRecord, RunResult, RunSummary
 
-out, err = Console(), Console(stderr=True)
+PIPE_WIDTH = 10_000  # who reads a pipe breaks lines himself, and gets ids whole
+out, err = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH), Console(stderr=True)
 COLOURS = {"success": "green", "failed": "red", "tripwire": "red", "canceled": "magenta", "suspended": "yellow", "waiting": "yellow"}
 
 
@@ -49,7 +51,7 @@ def clock(moment: datetime | None) -> str:
 
 
 def print_runs(runs: list[RunSummary], total: int) -> None:
-    table = Table(Column("run", no_wrap=True), Column("workflow", overflow="fold"), "status", "created", Column("resource", overflow="fold"))
+    table = Table(Column("run", overflow="fold"), Column("workflow", overflow="fold"), "status", "created", Column("resource", overflow="fold"))
     for run in runs:
         table.add_row(run.run_id, run.workflow_id, coloured(run.status), local(run.created_at), run.resource_id or "")
     out.print(table)
