@@ -16,11 +16,12 @@ from noria.actor import attending, children, endings, load, perform, resting, tr
 from noria.actor.activation import Activation
 from noria.actor.children import _Fanout
 from noria.actor.journal import Journal
+from noria.contract import commands
 from noria.contract.facts import Fact, FactMessage, Finished
 from noria.contract.rewinds import Rewound
 from noria.contract.values import dumps, loads
 from noria.machine import decide
-from noria.machine.fold import fold_message
+from noria.machine.fold import fold_command, fold_message
 from noria.machine.lease import Verdict, judge
 from noria.machine.state import ENDED, Actor, Tree, segment
 from noria.ports import ActorKey, Broker
@@ -130,8 +131,8 @@ def child_without_its_record() -> list[Patch]:
         def __getattr__(self, name: str) -> Any:
             return getattr(self._broker, name)
 
-    async def mutated(broker: Any, key: ActorKey, newcomer: int = 0) -> Any:
-        return await read(Blind(broker) if key.path else broker, key, newcomer)
+    async def mutated(broker: Any, key: ActorKey, *more: Any) -> Any:
+        return await read(Blind(broker) if key.path else broker, key, *more)
 
     return [(attending, "load", mutated)]
 
@@ -176,7 +177,7 @@ MUTATIONS: dict[str, Callable[[], list[Patch]]] = {
     "a timer that came too early is not set again": lambda: [(perform, "rearm", _nothing)],
     "a spread child begins with its own log only": child_without_its_record,
     "resumes and timers are not passed down": lambda: [(_Fanout, "_pass_down", _no)],
-    "a spread child's start is not a compare-and-set": lambda: [(_Fanout, "_send", _blindly(_Fanout._send))],
+    "what a spread child is sent is not a compare-and-set": lambda: [(_Fanout, "_send", _send_blindly)],
     "record again what a former host recorded": lambda: [(Journal, "_adopt", lambda *_: None)],
     "trust a stale read": lambda: [(attending, "_is_confirmed", _believed)],
     "time travel reads beyond its step": travel_reads_beyond_its_step,
@@ -196,11 +197,11 @@ async def _no(*_: Any) -> bool:
     return False
 
 
-def _blindly(send: Any) -> Any:
-    async def mutated(fanout: _Fanout, child: Actor, command: Any, expected: int | None) -> None:
-        await send(fanout, child, command, None)
-
-    return mutated
+async def _send_blindly(fanout: _Fanout, child: Actor, command: commands.Command) -> bool:
+    activation = fanout.activation
+    sequence = await activation.broker.commands.send(activation.journal.key_of(child), commands.encode(command))
+    fold_command(activation.tree, sequence, child.path, command)
+    return True
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -21,7 +21,7 @@ from noria.ports import ActorKey
 from noria.testing.loop import Process, VirtualLoop, current_process, run
 from noria.testing.memory import MemoryBroker
 from noria.testing.server import Server
-from noria.testing.wire import Wire
+from noria.testing.wire import Wire, perform
 
 T = TypeVar("T")
 KEY = ActorKey("w", "r")
@@ -219,3 +219,50 @@ def test_who_lost_its_lease_looks_at_the_whole_run_again() -> None:
 
     run(main, 0)
     assert executions == {"deaf asks": 2, "deaf": 1, "other": 1}
+
+
+class SlowWire(DeafWire):
+    """Commands take half a minute on it."""
+
+    def request(self, name: str, operation: Callable[[], T]) -> asyncio.Future[T]:
+        if name != "in append":
+            return super().request(name, operation)
+        answer: asyncio.Future[T] = self.loop.create_future()
+        self.loop.call_later(30, perform, operation, answer)
+        return answer
+
+
+def test_a_former_hosts_resume_does_not_answer_the_next_question_of_a_spread_child() -> None:
+    heard: list[Any] = []
+
+    @step
+    async def asks(x: int, ctx: Context) -> int:
+        if ctx.resume_data is None:
+            ctx.suspend("first")
+        heard.append((ctx.suspend_data, ctx.resume_data))
+        return x if ctx.suspend_data == "second" else ctx.suspend("second")
+
+    flow = Workflow("w").parallel([asks], placement="spread").commit()
+
+    async def main(loop: VirtualLoop) -> None:
+        server = Server()
+        first, slow = Process("first"), Process("slow")
+        loop.spawn(first, work(server, Wire))
+        run = Noria(MemoryBroker(server, "noria")).create_run(flow, "r")
+        assert (await run.start(1)).status == "suspended"
+        first.killed = True  # its deliveries are acknowledged
+        loop.spawn(slow, work(server, SlowWire))
+        running = asyncio.ensure_future(run.resume("one"))
+        await asyncio.sleep(3)
+        loop.spawn(Process("other"), work(server, Wire))
+        assert [s.payload for s in (await running).suspended] == ["second"]
+        await asyncio.sleep(60)  # what the slow one sent came long ago
+        assert [s.payload for s in (await run.result()).suspended] == ["second"]
+        assert (await run.resume("two")).status == "success"
+
+    async def work(server: Server, wire: type[Wire]) -> None:
+        async with Noria(MemoryBroker(server, "noria", wire())).worker(flow, lease=5.0):
+            await asyncio.Future[None]()
+
+    run(main, 0)
+    assert heard == [("first", "one"), ("second", "two")]

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
-from functools import partial
+from functools import cached_property, partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from noria.actor.drive import drive
 from noria.actor.journal import Fenced, Journal
 from noria.actor.load import Unreadable
 from noria.actor.places import Places
+from noria.actor.shared import Teller
 from noria.actor.tenure import Tenure
 from noria.actor.travel import travel
 from noria.clock import now
@@ -65,24 +66,29 @@ class Activation:
         self._saving = asyncio.Lock()
         self._saved_facts = 0
 
+    @cached_property
+    def teller(self) -> Teller:
+        return Teller(self.broker, self.key.tree)
+
     async def in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self.host.threads, copy_context().run, partial(function, *args))
 
     # News -------------------------------------------------------------------------------------------------------
 
-    async def nap(self, seconds: float) -> None:
-        """Wait so long, or until there is news."""
+    async def nap(self, seconds: float) -> bool:
+        """Wait so long, or until there is news: then True."""
         loop = asyncio.get_running_loop()
         if self._woken:
             self._woken = False
-            return
+            return True
         self._signal = loop.create_future()
         timer = loop.call_later(seconds, self._wake_up)
         try:
             await self._signal
         finally:
             timer.cancel()
-        self._woken = False
+        woken, self._woken = self._woken, False
+        return woken
 
     def forget_news(self) -> None:
         """Everything that came until now is about to be read."""

@@ -25,6 +25,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0  # seconds between two judgements of a de
 async def attend(activation: Activation) -> None:
     """Raises GraphMismatch or NewerFormat when this worker cannot host the run."""
     runlog.current.set(activation.key.tree)
+    told = False  # the host, of this delivery
     pause, hosted_as, fresh = FIRST_PAUSE, None, activation.host.is_fresh(activation.delivery)
     newcomer = activation.delivery.sequence if activation.delivery.count == 1 else 0
     while True:
@@ -60,24 +61,25 @@ async def attend(activation: Activation) -> None:
                     continue
                 activation.host.trial.leave(activation)
                 activation.host.sidestep(activation)
-                activation.broker.news.nudge(activation.key.tree, activation.journal.nonce)
-                await activation.nap(pause)
+                if not told:
+                    activation.broker.news.nudge(activation.key.tree, activation.journal.nonce)
+                told = await activation.nap(pause)  # by others that wait too, perhaps: to nudge them back would never end
                 pause = min(pause * 2, LONGEST_PAUSE)
 
 
 async def _load(activation: Activation, fresh: bool, newcomer: int) -> bool:
     """Fold what is stored; all that there is to a fresh start is in the delivery. Whether it was one indeed."""
     activation.forget_news()
-    broker, key, delivery = activation.broker, activation.key, activation.delivery
+    broker, key, delivery, host = activation.broker, activation.key, activation.delivery, activation.host
     if fresh:
         activation.tree, activation.revision = Tree(key.path), 0 if key.path == "" else None
         delivered = Stored(delivery.sequence, "in", key, delivery.body, delivery.time)
-        fresh = await fold(broker, activation.tree, delivered) is None
+        fresh = await fold(broker, activation.tree, delivered, host.listener) is None
     if not fresh:
-        loaded = await load(broker, key, newcomer)
+        loaded = await load(broker, key, newcomer, host.listener)
         activation.tree, activation.recorded, activation.unreadable = loaded.tree, loaded.recorded, loaded.unreadable
         activation.revision = loaded.revision if key.path == "" else None
-    activation.journal = Journal(broker, key, activation.tree, delivery.sequence, activation.host.nonces, activation.tenure)
+    activation.journal = Journal(broker, key, activation.tree, delivery.sequence, host.nonces, activation.tenure, host.listener)
     return fresh
 
 

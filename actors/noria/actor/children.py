@@ -14,7 +14,7 @@ from noria.contract.rewinds import Retried
 from noria.limits import CHILD_WINDOW
 from noria.machine.decide import is_paused, resumed, retried, waits
 from noria.machine.fold import fold_command
-from noria.machine.state import ENDED, RESTING, Actor, join, live, place, segment, split
+from noria.machine.state import ENDED, RESTING, Actor, join, place, segment, split
 from noria.machine.tasks import RunChildren
 from noria.machine.view import child_status
 from noria.ports import Refused
@@ -54,6 +54,7 @@ class _Fanout:
         self.bell = asyncio.Event()  # something is done, or there is news
         self.stirred = False  # the activation read what came
         self.passed: set[tuple[str, float]] = set()  # timers of children that live elsewhere
+        self.sent = {path: sequence for sequence, path in activation.tree.pending}  # the last command to each
         self.closed = False  # a failure or a bail: begin no more
         self.ended = 0
         self.again: list[tuple[str, Retried]] = []
@@ -203,41 +204,66 @@ class _Fanout:
     async def _send_start(self, child: Actor) -> None:
         """Give the child a host of its own, by a command."""
         activation, tree = self.activation, self.activation.tree
+        told = await activation.teller.tell(tree)
         start = commands.Start(
-            activation.journal.nonces.next(), now(), child.input, tree.resource_id, live(tree.state), live(tree.context),
+            activation.journal.nonces.next(), now(), child.input, tree.resource_id, told.state, told.context,
             version=tree.version, traceparent=activation.journal.traceparent, member=child.member, travelled=tree.travelled,
+            shared=told.shared,
         )  # fmt: skip
-        await self._send(child, start, 0)
+        await self._send(child, start)
 
-    async def _send(self, child: Actor, command: commands.Command, expected: int | None) -> None:
-        activation = self.activation
-        key = activation.journal.key_of(child)
+    async def _send(self, child: Actor, command: commands.Command) -> bool:
+        """A compare-and-set on what the child was sent before, so that of two hosts one sends. False: what the other one
+        sent is read now, and decides anew. Raises Refused when neither is known."""
+        activation, known = self.activation, self._last_command(child)
+        key, port = activation.journal.key_of(child), activation.broker.commands
         body = await parcels.pack(activation.broker, key.tree, commands.encode(command))
         try:
-            sequence = await activation.broker.commands.send(key, body, expected)
-        except Refused:  # a former host sent it
-            stored = await activation.broker.commands.last(key)
-            assert stored is not None
-            sequence = stored.sequence
+            sequence = await port.send(key, body, known)
+        except Refused:
+            others = await port.read(key, known)
+            for entry in others:
+                await activation.journal.take_in(entry)
+                self.sent[child.path] = entry.sequence
+            if others:
+                return False
+            sequence = await port.send(key, body, 0)  # what was sent before aged out
         fold_command(activation.tree, sequence, child.path, command)
+        self.sent[child.path] = sequence
+        return True
+
+    def _last_command(self, child: Actor) -> int:
+        return max(self.sent.get(child.path, 0), child.in_seen)
 
     async def _pass_down(self, child: Actor) -> bool:
         """Hand what reached the root on to a child that lives elsewhere: resumes, timers, the word to go on; False: there is nothing."""
-        tree, ids = self.activation.tree, self.activation.journal.nonces
-        sent = self._is_held(child) and not self._has_command(child)
-        if sent:
-            await self._send(child, self._repeated([], None), None)
+        passed = False
+        while self._is_held(child) and not self._has_command(child):
+            await self._send(child, await self._repeated([], None))
+            passed = True
         for member in self._members(child):
             for step in list(member.steps):  # facts may come meanwhile
-                if (resume := self._new_resume(member, step)) is not None:
-                    await self._send(child, self._repeated([(member.path, step)], resume[1]), None)
-                    sent = True
+                while (resume := self._new_resume(member, step)) is not None:
+                    await self._send(child, await self._repeated([(member.path, step)], resume[1]))
+                    passed = True
             for name, until in waits(member):
-                if tree.fired.get(member.path, 0.0) >= until and (member.path, until) not in self.passed:
-                    await self._send(child, commands.TimerFired(ids.next(), now(), member.path, name, until), None)
-                    self.passed.add((member.path, until))
-                    sent = True
-        return sent
+                passed = await self._pass_timer(child, commands.TimerFired("", now(), member.path, name, until)) or passed
+        return passed
+
+    async def _pass_timer(self, child: Actor, timer: commands.TimerFired) -> bool:
+        """Step by step it waits for its turn. It says nothing of what the child has to know to go on: that is sent before."""
+        tree, known = self.activation.tree, (timer.path, timer.until)
+        if tree.fired.get(timer.path, 0.0) < timer.until or known in self.passed or is_paused(tree):
+            return False
+        while known not in self.passed:
+            written = [entry[0] for register in (tree.state, tree.context) for entry in register.values()]
+            if self._last_command(child) < max(tree.per_step, *written, 0):
+                await self._send(child, await self._repeated([], None))
+                continue
+            timer.id = self.activation.journal.nonces.next()
+            if await self._send(child, timer):
+                self.passed.add(known)
+        return True
 
     async def _pass_on(self) -> None:
         """What came for children that live elsewhere and are active: they need not rest before they get it."""
@@ -249,10 +275,11 @@ class _Fanout:
         resume = resumed(member, step) if member.steps[step].status == "suspended" else None
         return resume if resume is not None and resume[2] == self.activation.key.path else None
 
-    def _repeated(self, targets: list[tuple[str, str]], data: Any) -> commands.Resume:
+    async def _repeated(self, targets: list[tuple[str, str]], data: Any) -> commands.Resume:
         """A resume for a child that knows of state and request context only what it was told and did itself."""
-        tree, ids = self.activation.tree, self.activation.journal.nonces
-        return commands.Resume(ids.next(), now(), targets, data, live(tree.context), bool(tree.per_step), live(tree.state))
+        tree, told = self.activation.tree, await self.activation.teller.tell(self.activation.tree)
+        id = self.activation.journal.nonces.next()
+        return commands.Resume(id, now(), targets, data, told.context, bool(tree.per_step), told.state, shared=told.shared)
 
     def _is_held(self, child: Actor) -> bool:
         """Whether a child stopped after the one step that it was asked for, while its run may go on."""
@@ -328,6 +355,8 @@ class _Fanout:
             self.remote.discard(seg)
             self.activation.watching -= 1
         child = self.child(seg)
+        if status == "waiting" and is_paused(self.activation.tree) and any(map(self._has_news, self._members(child))):
+            status = "paused"  # its timer was not passed down yet
         retry = retried(self.actor, self.workflow, child, now()) if status == "failed" else None
         if retry is not None:
             return self.again.append((seg, retry))

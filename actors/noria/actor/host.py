@@ -15,6 +15,7 @@ from noria.actor.activation import Activation
 from noria.actor.attending import attend
 from noria.actor.notices import Notices
 from noria.actor.peers import Peers
+from noria.actor.shared import Listener
 from noria.actor.trial import Trial
 from noria.clock import monotonic, now
 from noria.errors import BrokerUnavailable, GraphMismatch, NewerFormat, NoriaError, ValueUnavailable
@@ -39,7 +40,7 @@ class Host:
         self.nonces, self.observer = Nonces(), observer
         self.steps = steps  # whether step handlers run here, or are called elsewhere
         self.threads = ThreadPoolExecutor(THREADS, "noria-step")
-        self.peers, self.above = Peers(self), Above(broker)
+        self.peers, self.above, self.listener = Peers(self), Above(broker), Listener(broker)
         self.trial, self.notices = Trial(), Notices()
         self._activations: dict[ActorKey, Activation] = {}
         self._of_run: dict[RunKey, set[Activation]] = {}

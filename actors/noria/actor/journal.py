@@ -9,6 +9,7 @@ from typing import Any
 
 from noria.actor import owned, parcels
 from noria.actor.load import bury, fold, load
+from noria.actor.shared import Listener
 from noria.actor.tenure import Tenure
 from noria.clock import now
 from noria.contract.envelopes import Envelope
@@ -29,10 +30,11 @@ class Journal:
     """Appends to the chains of one activation: its own actor and the children that it runs in place."""
 
     def __init__(
-        self, broker: Broker, key: ActorKey, tree: Tree, door: int, nonces: Nonces, tenure: Tenure | None = None
+        self, broker: Broker, key: ActorKey, tree: Tree, door: int, nonces: Nonces, tenure: Tenure | None = None,
+        listener: Listener | None = None,
     ) -> None:  # fmt: skip
         self.broker, self.key, self.tree, self.door, self.nonces = broker, key, tree, door, nonces
-        self._tenure = tenure
+        self._tenure, self._listener = tenure, listener
         self.nonce = nonces.next()
         self.in_seen = 0
         self.opening: dict[str, list[Fact]] = {}  # packed with the next fact of an actor
@@ -169,7 +171,7 @@ class Journal:
                 actor.answers.pop(fact.entry, None)
 
     async def take_in(self, entry: Stored) -> None:
-        bad = await fold(self.broker, self.tree, entry)
+        bad = await fold(self.broker, self.tree, entry, self._listener)
         if bad is not None:
             await bury(self.broker, [bad])
 

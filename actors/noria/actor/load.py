@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from noria.actor import parcels
+from noria.actor.shared import Listener
 from noria.clock import monotonic, now
 from noria.contract import commands, envelopes
 from noria.contract.events import decode_live
@@ -48,16 +49,17 @@ class Loaded(NamedTuple):
     unreadable: Sequence[Unreadable] = ()
 
 
-async def load(broker: Broker, key: ActorKey, newcomer: int = 0) -> Loaded:
+async def load(broker: Broker, key: ActorKey, newcomer: int = 0, listener: Listener | None = None) -> Loaded:
     """The tree at and below `key`. Raises NewerFormat when a newer Noria wrote some of it, ValueUnavailable when some
     of it is sealed with a key that is not here, or gone.
 
     Facts are read before commands, so that none names a command that was not read; where replicas lag it is read again.
-    `newcomer`: a command that is delivered for the first time, so that nobody can have hosted the actor by it yet.
+    `newcomer`: a command that is delivered for the first time, so that nobody can have hosted the actor by it yet. `listener`
+    knows what spread children share.
     """
     end = monotonic() + PATIENCE_SECONDS
     while True:
-        loaded, command = await _load(broker, key, newcomer)
+        loaded, command = await _load(broker, key, newcomer, listener)
         root = loaded.tree.root
         if root.in_seen <= command or await broker.log.confirm(key, root.last, command):  # what was consumed may have aged out
             return loaded
@@ -66,7 +68,7 @@ async def load(broker: Broker, key: ActorKey, newcomer: int = 0) -> Loaded:
         await asyncio.sleep(LAG_SECONDS)
 
 
-async def _load(broker: Broker, key: ActorKey, newcomer: int) -> tuple[Loaded, int]:
+async def _load(broker: Broker, key: ActorKey, newcomer: int, listener: Listener | None) -> tuple[Loaded, int]:
     """What was read at once, and the actor's last command in it."""
     tree, revision, deleted, unreadable = Tree(key.path), 0, False, list[Unreadable]()
     stored = await broker.records.get(key.tree)  # of the run: it holds what aged out of a child's chain too
@@ -91,7 +93,7 @@ async def _load(broker: Broker, key: ActorKey, newcomer: int) -> tuple[Loaded, i
     if unreadable:
         _check_whole(key, entries, unreadable[0])
     for entry in sorted(entries, key=lambda e: e.sequence):
-        bad = await fold(broker, tree, entry)
+        bad = await fold(broker, tree, entry, listener)
         if bad is not None:
             unreadable.append(bad)
     command = max([e.sequence for e in entries if e.kind == "in" and e.actor == key], default=command)
@@ -183,7 +185,7 @@ async def look_closer(broker: Broker, key: ActorKey, tree: Tree) -> None:
         show_running(tree, entry.sequence, entry.actor.path, type, step, entry.time, data)
 
 
-async def fold(broker: Broker, tree: Tree, entry: Stored) -> Unreadable | None:
+async def fold(broker: Broker, tree: Tree, entry: Stored, listener: Listener | None = None) -> Unreadable | None:
     """One stored entry into the tree. What nobody can read is passed over and returned: the chain goes on behind it.
     Raises NewerFormat for what only a newer Noria can read, ValueUnavailable for what nobody can at present."""
     path, is_command = entry.actor.path, entry.kind == "in"
@@ -192,7 +194,10 @@ async def fold(broker: Broker, tree: Tree, entry: Stored) -> Unreadable | None:
             raise NoriaError(f"no actor has the path {path[:200]!r}")
         body = await parcels.unpack(broker, entry.actor.tree, entry.body)
         if is_command:
-            fold_command(tree, entry.sequence, path, commands.decode(body))
+            command = commands.decode(body)
+            if path == tree.base and isinstance(command, (commands.Start, commands.Resume)) and command.shared:
+                await (listener or Listener(broker)).hear(entry.actor.tree, command)  # who is above knows it already
+            fold_command(tree, entry.sequence, path, command)
         else:
             fold_message(tree, entry.sequence, path, envelopes.decode(body))
     except UNANSWERED:

@@ -11,6 +11,7 @@ from noria.errors import NewerFormat, NoriaError
 
 FORMAT = 1
 LATER = {"later": True}  # of a field that the first release did not have: it is not sent without need, since that one refuses it
+SHARING_FORMAT = 2  # of a command that refers to what it shares with others
 
 
 @dataclass(slots=True)
@@ -18,7 +19,8 @@ class Start:
     """Begin. To the root of a run by a client; to a spread child by its parent's host (then with `member`).
 
     `init` is not given any more: with each item of a foreach the whole list was sent, and stored. `travelled`: sequence of
-    the run's last time travel. A cancel before it, which a record may still tell of, is not the child's.
+    the run's last time travel. A cancel before it, which a record may still tell of, is not the child's. `shared`: the blob
+    of state and context, of which the command then only says what changed since.
     """
 
     kind: ClassVar[str] = "start"
@@ -34,13 +36,15 @@ class Start:
     init: Any = None
     member: int = 0
     travelled: int = field(default=0, metadata=LATER)
+    shared: str = field(default="", metadata=LATER)
 
 
 @dataclass(slots=True)
 class Resume:
     """Go on. `targets` are (path of the actor, step id); empty: a paused run goes on with its next entry.
 
-    `context` is what the caller changes; to a spread child, by its parent's host, it is all there is, and so is `state`.
+    `context` is what the caller changes; to a spread child, by its parent's host, it is all there is, and so is `state`;
+    `shared` as in a start.
     """
 
     kind: ClassVar[str] = "resume"
@@ -52,6 +56,7 @@ class Resume:
     per_step: bool = False
     state: dict[str, Any] = field(default_factory=dict[str, Any])
     traceparent: str | None = None
+    shared: str = field(default="", metadata=LATER)
 
 
 @dataclass(slots=True)
@@ -119,14 +124,15 @@ FIELDS = {c: [(f.name, "later" not in f.metadata) for f in fields(c)] for c in K
 def encode(command: Command) -> bytes:
     """The command as JSON."""
     given = {name: value for name, first in FIELDS[type(command)] if (value := getattr(command, name)) or first}
-    return dumps({"v": FORMAT, "kind": command.kind, **given})
+    return dumps({"v": SHARING_FORMAT if given.get("shared") else FORMAT, "kind": command.kind, **given})
 
 
 def decode(body: bytes) -> Command:
     """The command back. Raises NewerFormat, or NoriaError for what is no command."""
     try:
         data = loads(body)
-        if (format := data.pop("v")) > FORMAT:
+        format = data.pop("v")
+        if format > (SHARING_FORMAT if data.get("shared") else FORMAT):
             raise NewerFormat(too_new("a command", format, FORMAT))
         command = KINDS[data.pop("kind")](**data)
         check_types(command)

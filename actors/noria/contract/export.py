@@ -53,6 +53,8 @@ def _versioned(schema: Schema, format: int) -> Schema:
 def _command(kind: str, made: type[commands.Command]) -> Schema:
     schema, later = schema_of(made), {name for name, first in commands.FIELDS[made] if not first}
     found = _versioned({**schema, "properties": {"kind": {"const": kind}, **schema["properties"]}}, commands.FORMAT)
+    if "shared" in later:
+        found["properties"]["v"] = {"enum": [commands.FORMAT, commands.SHARING_FORMAT]}
     return {**found, "required": [name for name in found["required"] if name not in later]}
 
 

@@ -5,6 +5,7 @@ An actor knows for each unit which life is current. Whatever still arrives for a
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import replace
 
 from noria.contract.facts import Answered
@@ -66,9 +67,9 @@ def _unhosted(actor: Actor, path: str) -> Actor:
 def rewind(tree: Tree, fact: Rewound) -> None:
     """Let the tree be what a time travel says."""
     before, root = tree.actors, tree.root
-    tree.actors = {tree.base: root}
+    tree.actors, paths = {tree.base: root}, sorted(before)
     for part in fact.rewinds:
-        _rewind(tree, before, part)
+        _rewind(tree, before, paths, part)
     root.status, root.output, root.error, root.tripwire, root.ended_at = "active", None, None, None, None
     travelled(tree, fact.command)
     tree.held = {place: Step("suspended", suspend_payload=h.payload, suspended_at=h.suspended_at) for place, h in fact.held.items()}
@@ -83,7 +84,8 @@ def travelled(tree: Tree, sequence: int) -> None:
         tree.cancel = 0
 
 
-def _rewind(tree: Tree, before: dict[str, Actor], part: Rewind) -> None:
+def _rewind(tree: Tree, before: dict[str, Actor], known: list[str], part: Rewind) -> None:
+    """`known`: the paths of all actors before, in order."""
     was = before.get(part.was) or Actor(part.was)
     actor = tree.root
     if part.path != tree.base:
@@ -97,10 +99,11 @@ def _rewind(tree: Tree, before: dict[str, Actor], part: Rewind) -> None:
     actor.retries = {unit: retries[unit] for unit in part.keep if unit in retries}
     actor.children, actor.answers, actor.resumes, actor.bailed, actor.position, actor.suspended_at = {}, {}, {}, False, 0, 0
     actor.lives, actor.order, actor.blocks, actor.aims = dict(part.lives), list(part.order), list(part.done), dict(part.aims)
+    items = set(part.items)
     for unit, paths in children.items():
-        stay = [p for p in paths if unit in part.keep or segment(p) in part.items]
+        stay = [p for p in paths if unit in part.keep or segment(p) in items]
         for path in stay:
-            _move(tree, before, path, join(part.path, segment(path)))
+            _move(tree, before, known, path, join(part.path, segment(path)))
         if stay:
             actor.children[unit] = [join(part.path, segment(path)) for path in stay]
     for unit, assumed in part.steps.items():
@@ -109,10 +112,11 @@ def _rewind(tree: Tree, before: dict[str, Actor], part: Rewind) -> None:
         _assume(tree, actor, seg, assumed)
 
 
-def _move(tree: Tree, before: dict[str, Actor], was: str, path: str) -> None:
+def _move(tree: Tree, before: dict[str, Actor], known: list[str], was: str, path: str) -> None:
     """A child that stays, and all below it. One whose parent begins another life cannot go on under its old name: it lives
     in place from now on."""
-    for actor in [a for p, a in before.items() if p == was or p.startswith(f"{was}.")]:
+    begin, end = (bisect_left(known, was + sign) for sign in "./")  # what begins with "was." stands between the two
+    for actor in [before[p] for p in ([was] if was in before else []) + known[begin:end]]:
         moved = path + actor.path[len(was) :]
         tree.actors[moved] = actor if moved == actor.path else _unhosted(actor, moved)
         if moved != actor.path:
