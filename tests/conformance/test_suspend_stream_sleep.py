@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from noria import Context, Noria, Retry, RunResult, Workflow, step
-from noria.actor import perform
+from noria.actor import sleeping
 from noria.limits import LINGER_SECONDS
 from tests.conformance.conftest import Host, Run
 from tests.conformance.doubles import drained, gives, outputs, paths, timed, types, waits
@@ -22,7 +22,7 @@ SHORT_LINGER = 0.5
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sleeps leave their host sooner."""
-    monkeypatch.setattr(perform, "LINGER_SECONDS", SHORT_LINGER)
+    monkeypatch.setattr(sleeping, "LINGER_SECONDS", SHORT_LINGER)
 
 
 async def slept(run: Run, flow: Workflow, input: Any = None) -> tuple[RunResult, float]:

@@ -24,7 +24,7 @@ from noria import (
     WorkflowNotFound,
     step,
 )  # fmt: skip
-from noria.actor import perform
+from noria.actor import perform, sleeping
 
 
 class Order(BaseModel):
@@ -294,7 +294,8 @@ async def test_a_workflow_past_its_timeout_fails_and_suspensions_do_not_count(no
 
 @pytest.mark.parametrize("shape", ["sleep", "retry", "nested", "spread", "parallel"])
 async def test_a_run_that_rests_behind_a_timer_fails_at_its_timeout(noria: Noria, shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(perform, "LINGER_SECONDS", 0.5)
+    for room in (perform, sleeping):
+        monkeypatch.setattr(room, "LINGER_SECONDS", 0.5)
 
     @step(retry=Retry(attempts=1, delay=60))
     async def breaks(x: object) -> None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any
 
-from noria.actor import attending, children, endings, load, perform, resting, travel
+from noria.actor import attending, children, endings, load, perform, resting, sleeping, travel
 from noria.actor.activation import Activation
 from noria.actor.children import _Fanout
 from noria.actor.journal import Journal
@@ -173,8 +173,8 @@ MUTATIONS: dict[str, Callable[[], list[Patch]]] = {
     "no record at rest": lambda: [(resting, "save", _nothing)],
     "ignore in_seen": in_seen_ignored,
     "write on after a refusal": refusal_ignored,
-    "no timer": lambda: [(perform, "set_timer", _nothing)],
-    "a timer that came too early is not set again": lambda: [(perform, "rearm", _nothing)],
+    "no timer": lambda: [(room, "set_timer", _nothing) for room in (perform, sleeping)],
+    "a timer that came too early is not set again": lambda: [(sleeping, "rearm", _nothing)],
     "a spread child begins with its own log only": child_without_its_record,
     "resumes and timers are not passed down": lambda: [(_Fanout, "_pass_down", _no)],
     "what a spread child is sent is not a compare-and-set": lambda: [(_Fanout, "_send", _send_blindly)],

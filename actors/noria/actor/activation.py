@@ -10,7 +10,7 @@ from functools import cached_property, partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from noria.actor import endings, owned, perform, resting
+from noria.actor import endings, owned, resting, sleeping
 from noria.actor.drive import drive
 from noria.actor.journal import Fenced, Journal
 from noria.actor.load import Unreadable
@@ -179,7 +179,7 @@ class Activation:
         elif status == "canceled":
             await endings.cancel(self)
         elif root.status != status or root.in_seen < self.journal.in_seen:
-            await perform.rearm(self)
+            await sleeping.rearm(self)
             if status == "waiting":
                 await endings.arm_expiry(self, inf)
             await self.record(root, [Rested(status, now())])

@@ -1,4 +1,5 @@
-"""Asking the workflow's conditions: which arms of a branch, another round of a loop, how many items at once."""
+"""Asking the workflow's own functions: its mappings, and its conditions (which arms of a branch, another round of a loop, how
+many items at once)."""
 
 from __future__ import annotations
 
@@ -7,17 +8,20 @@ import logging
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from noria.actor.failures import failure
 from noria.actor.handlers import LiveContext, call
-from noria.actor.perform import ENGINE
+from noria.actor.notices import Notice
+from noria.actor.outcomes import ENGINE, failure, with_end
 from noria.clock import now
-from noria.contract.facts import Answered, Finished
+from noria.contract.facts import Answered, Finished, StepEnded
 from noria.contract.values import plain
+from noria.errors import LimitExceeded
 from noria.machine.state import Actor
-from noria.machine.tasks import Ask
+from noria.machine.tasks import Ask, RunMapping
 from noria.workflow.builder import Workflow
+from noria.workflow.context import BailSignal, Heard
 from noria.workflow.entries import BranchEntry, ForeachEntry, LoopEntry, MapEntry, SleepEntry, ThenEntry
 from noria.workflow.functions import UserFunction
+from noria.workflow.mapping import resolve
 from noria.workflow.steps import Step
 
 if TYPE_CHECKING:
@@ -85,3 +89,45 @@ async def _answer(
                 return int(limit)
             log.warning("foreach %r of run %s takes one item at a time: its concurrency should be 1 or more, not %r", entry.id, context.run_id, limit)
             return 1
+
+
+async def run_mapping(activation: Activation, actor: Actor, task: RunMapping) -> None:
+    """Evaluate a mapping: sources one by one, or the function."""
+    entry, started_at = task.entry, now()
+    context = LiveContext(activation, actor, entry=entry.id, value=actor.prev, may_bail=True)
+    notice = context.notice = Notice(activation.journal, activation.host.notices, actor, entry.id, {"attempt": 0, "status": "running"})
+    try:
+        if isinstance(entry.mapping, dict):
+            work = _resolve_all(entry.mapping, actor.prev, context)
+        else:
+            work = call(activation, entry.mapping, plain(actor.prev), context)
+        output = await (work if activation.stretch is None else activation.stretch.evaluation("mapping", entry.id, actor.path, work))
+        fact = StepEnded(entry.id, "success", started_at, now(), plain(output), writes=context.writes(), counts=task.counts)
+    except BailSignal as signal:
+        fact = StepEnded(entry.id, "success", started_at, now(), signal.result, writes=context.writes(), bail=True, counts=task.counts)
+    except (asyncio.CancelledError, *ENGINE):
+        notice.tell()
+        raise
+    except Exception as error:
+        fact = _failed_mapping(entry, started_at, error)
+    fact.untold = notice.left_to_fact()
+    try:
+        await activation.record(actor, with_end(fact, task.final))
+    except LimitExceeded as error:
+        failed = _failed_mapping(entry, started_at, error)
+        failed.untold = notice.left_to_fact()
+        await activation.record(actor, with_end(failed, task.final))
+
+
+def _failed_mapping(entry: MapEntry, started_at: float, error: Exception) -> StepEnded:
+    return StepEnded(entry.id, started_at=started_at, ended_at=now(), counts=False, **failure(error, entry.id, f"mapping {entry.id!r}"))
+
+
+async def _resolve_all(mapping: dict[str, Any], prev: Any, context: LiveContext) -> dict[str, Any]:
+    with Heard(context):
+        return {key: await _resolve(source, prev, context) for key, source in mapping.items()}
+
+
+async def _resolve(source: Any, prev: Any, context: LiveContext) -> Any:
+    value = resolve(source, prev, context)
+    return await value if asyncio.iscoroutine(value) or asyncio.isfuture(value) else value

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, assert_never
 
-from noria.actor import endings, perform
-from noria.actor.asking import ask
+from noria.actor import endings
+from noria.actor.asking import ask, run_mapping
 from noria.actor.children import run_children
+from noria.actor.perform import run_step
+from noria.actor.sleeping import hold, run_sleep
 from noria.clock import now
 from noria.contract.facts import Finished, Started
 from noria.contract.values import error_info
@@ -39,19 +41,19 @@ async def drive(activation: Activation, actor: Actor) -> str:
         try:
             match task:
                 case RunStep():
-                    await perform.run_step(activation, actor, task)
+                    await run_step(activation, actor, task)
                 case Rest():
                     return task.status
                 case Record():
                     await activation.record(actor, task.facts)
                 case RunMapping():
-                    await perform.run_mapping(activation, actor, task)
+                    await run_mapping(activation, actor, task)
                 case RunSleep():
-                    await perform.run_sleep(activation, actor, task)
+                    await run_sleep(activation, actor, task)
                 case Ask():
                     await ask(activation, actor, task)
                 case Hold():
-                    await perform.hold(activation, actor, task)
+                    await hold(activation, actor, task)
                 case RunChildren():
                     rested = await run_children(activation, actor, task, drive)
                 case _:

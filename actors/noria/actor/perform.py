@@ -1,44 +1,33 @@
-"""Doing what one task asks for: steps, mappings, sleeps. Each ends in one append."""
+"""Performing a step: its tries, the pauses between them, and the one append that tells how it ended."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from noria.actor.elsewhere import NoHandler
-from noria.actor.endings import arm_expiry
-from noria.actor.failures import failure
-from noria.actor.handlers import LiveContext, call, call_step
-from noria.actor.journal import Fenced
+from noria.actor.handlers import LiveContext, call_step
 from noria.actor.notices import Notice
+from noria.actor.outcomes import ENGINE, failure
+from noria.actor.sleeping import set_timer
 from noria.chance import fraction
 from noria.clock import now
-from noria.contract import commands
 from noria.contract.calls import HandlerFailed
-from noria.contract.envelopes import iso
-from noria.contract.facts import Fact, Finished, Rested, StepEnded, StepSuspended, StepWaiting, Writes
-from noria.contract.typed import is_time
+from noria.contract.facts import Fact, Finished, StepEnded, StepSuspended, StepWaiting, Writes
 from noria.contract.values import plain
-from noria.errors import BrokerUnavailable, InvalidInput, LimitExceeded, NonRetryable, Tripwire
+from noria.errors import InvalidInput, LimitExceeded, NonRetryable, Tripwire
 from noria.limits import LINGER_SECONDS, NO_HANDLER_PAUSES
-from noria.machine.decide import waits
 from noria.machine.state import Actor, live, place
 from noria.machine.state import Step as StepRecord
-from noria.machine.tasks import Hold, RunMapping, RunSleep, RunStep
-from noria.ports import Refused
+from noria.machine.tasks import RunStep
 from noria.retry import Retry
-from noria.workflow.context import AbortSignal, BailSignal, Heard, SuspendSignal
-from noria.workflow.entries import MapEntry
-from noria.workflow.functions import UserFunction
-from noria.workflow.mapping import resolve
+from noria.workflow.context import BailSignal, SuspendSignal
 
 if TYPE_CHECKING:
     from noria.actor.activation import Activation
 
 log = logging.getLogger("noria.step")
-ENGINE = (Fenced, Refused, BrokerUnavailable, AbortSignal)  # not the user's failures
 
 
 async def run_step(activation: Activation, actor: Actor, task: RunStep) -> None:
@@ -219,137 +208,3 @@ async def _wait_for_handler(activation: Activation, actor: Actor, fact: _Attempt
     pause = min(max(waited, NO_HANDLER_PAUSES[0]), NO_HANDLER_PAUSES[1])
     log.warning("run %s waits %.0f s: %s", activation.key.run, pause, why)
     return await _wait(activation, actor, fact, pause)
-
-
-async def set_timer(activation: Activation, actor: Actor, step: str, until: float) -> bool:
-    """Before the waiting fact: a timer that is set twice replaces itself, one that was not set would be lost.
-
-    True when it came back before its answer: then wait no longer. A waiting fact would cover it, so that nothing woke the
-    run any more if this host left it there.
-    """
-    await arm_expiry(activation, until)
-    journal, seen = activation.journal, -1
-    while seen != journal.in_seen:  # what came meanwhile may be a former host's timer, in the place of this one
-        seen = journal.in_seen
-        command = commands.TimerFired(journal.nonces.next(), now(), actor.path, step, until)
-        await activation.broker.timers.set(journal.key_of(actor), step, until, commands.encode(command))
-        if activation.tree.fired.get(actor.path, 0.0) >= until:
-            return True
-    return False
-
-
-async def rearm(activation: Activation) -> None:
-    """Before it rests again: a timer that came too early was set by a former host, in the place of the one waited for."""
-    tree = activation.tree
-    for actor in (tree.root, *tree.below(tree.base)):
-        for name, until in waits(actor):
-            if 0 < tree.fired.get(actor.path, 0.0) < until:
-                await set_timer(activation, actor, name, until)
-
-
-async def hold(activation: Activation, actor: Actor, task: Hold) -> None:
-    """Wait before a nested workflow is tried again."""
-    if task.until - now() <= LINGER_SECONDS:
-        await asyncio.sleep(max(0.0, task.until - now()))
-    else:
-        await set_timer(activation, actor, "retry", task.until)
-        await activation.record(actor, [Rested("waiting", now())])
-
-
-async def run_mapping(activation: Activation, actor: Actor, task: RunMapping) -> None:
-    """Evaluate a mapping: sources one by one, or the function."""
-    entry, started_at = task.entry, now()
-    context = LiveContext(activation, actor, entry=entry.id, value=actor.prev, may_bail=True)
-    notice = context.notice = Notice(activation.journal, activation.host.notices, actor, entry.id, {"attempt": 0, "status": "running"})
-    try:
-        if isinstance(entry.mapping, dict):
-            work = _resolve_all(entry.mapping, actor.prev, context)
-        else:
-            work = call(activation, entry.mapping, plain(actor.prev), context)
-        output = await (work if activation.stretch is None else activation.stretch.evaluation("mapping", entry.id, actor.path, work))
-        fact = StepEnded(entry.id, "success", started_at, now(), plain(output), writes=context.writes(), counts=task.counts)
-    except BailSignal as signal:
-        fact = StepEnded(entry.id, "success", started_at, now(), signal.result, writes=context.writes(), bail=True, counts=task.counts)
-    except (asyncio.CancelledError, *ENGINE):
-        notice.tell()
-        raise
-    except Exception as error:
-        fact = _failed_mapping(entry, started_at, error)
-    fact.untold = notice.left_to_fact()
-    try:
-        await activation.record(actor, _with_end(fact, task.final))
-    except LimitExceeded as error:
-        failed = _failed_mapping(entry, started_at, error)
-        failed.untold = notice.left_to_fact()
-        await activation.record(actor, _with_end(failed, task.final))
-
-
-def _failed_mapping(entry: MapEntry, started_at: float, error: Exception) -> StepEnded:
-    return StepEnded(entry.id, started_at=started_at, ended_at=now(), counts=False, **failure(error, entry.id, f"mapping {entry.id!r}"))
-
-
-def _with_end(fact: StepEnded, final: bool) -> list[Fact]:
-    if fact.status != "success":
-        return [fact, Finished(fact.status, fact.ended_at, error=fact.error, tripwire=fact.tripwire)]
-    return [fact, Finished("success", fact.ended_at)] if final or fact.bail else [fact]
-
-
-async def _resolve_all(mapping: dict[str, Any], prev: Any, context: LiveContext) -> dict[str, Any]:
-    with Heard(context):
-        return {key: await _resolve(source, prev, context) for key, source in mapping.items()}
-
-
-async def _resolve(source: Any, prev: Any, context: LiveContext) -> Any:
-    value = resolve(source, prev, context)
-    return await value if asyncio.iscoroutine(value) or asyncio.isfuture(value) else value
-
-
-async def run_sleep(activation: Activation, actor: Actor, task: RunSleep) -> None:
-    """Wait in place up to the linger, longer behind a timer; the output is the input."""
-    entry, started_at, until, writes = task.entry, now(), task.until, None
-    if until is None:
-        try:
-            until, writes = await _until(activation, actor, task, started_at)
-            if not is_time(max(until, 0.0)):
-                raise InvalidInput(f"a sleep until {until} (epoch seconds) would not end before the year 9999")
-        except ENGINE:
-            raise
-        except Exception as error:
-            why = failure(error, entry.id, f"sleep {entry.id!r}")
-            fact = StepEnded(entry.id, started_at=started_at, ended_at=now(), counts=False, **why)
-            return await activation.record(actor, _with_end(fact, task.final))
-        if until - started_at > LINGER_SECONDS:
-            if not await set_timer(activation, actor, entry.id, until):
-                return await activation.record(actor, [StepWaiting(entry.id, started_at, until, writes=writes)])
-        else:
-            waiting = {"status": "waiting", "until": iso(until)}
-            activation.journal.live("workflow-step-waiting", actor, entry.id, waiting)
-            await asyncio.sleep(max(0.0, until - now()))
-    else:
-        started_at = actor.steps[entry.id].started_at or started_at
-    fact = StepEnded(entry.id, "success", started_at, now(), actor.prev, writes=writes, counts=task.counts)
-    if activation.stretch is not None:
-        activation.stretch.slept(entry.id, actor.path, started_at, fact.ended_at)
-    return await activation.record(actor, _with_end(fact, task.final))
-
-
-async def _until(activation: Activation, actor: Actor, task: RunSleep, start: float) -> tuple[float, Writes | None]:
-    """When a sleep ends, and what the function that says so did to the run."""
-    duration = task.entry.duration
-    if not isinstance(duration, UserFunction):
-        return _end(duration, task, start), None
-    context = LiveContext(activation, actor, entry=task.entry.id, value=actor.prev)
-    end = _end(await call(activation, duration, plain(actor.prev), context), task, start)
-    return end, context.writes()
-
-
-def _end(duration: Any, task: RunSleep, start: float) -> float:
-    if isinstance(duration, datetime):
-        if duration.tzinfo is None:
-            raise InvalidInput("sleep_until needs an aware datetime: give it a time zone")
-        return duration.timestamp()
-    if isinstance(duration, timedelta):
-        return start + duration.total_seconds()
-    if isinstance(duration, (int, float)):
-        return float(duration) if task.entry.until else start + duration
-    raise InvalidInput(f"a sleep needs seconds, a timedelta or a datetime, not {type(duration).__name__}")
