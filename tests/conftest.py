@@ -7,8 +7,9 @@ import compileall
 import os
 import sys
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
@@ -38,6 +39,23 @@ def server_url() -> Iterator[str]:
 
 
 @pytest.fixture
+async def lag() -> AsyncIterator[Callable[[], float]]:
+    """How many seconds at most this process has waited for its turn since the test began: what a busy machine adds to a time."""
+    longest, pause = 0.0, 0.01
+
+    async def measure() -> None:
+        nonlocal longest
+        while True:
+            began = monotonic()
+            await asyncio.sleep(pause)
+            longest = max(longest, monotonic() - began - pause)
+
+    measuring = asyncio.create_task(measure())
+    yield lambda: longest
+    measuring.cancel()
+
+
+@pytest.fixture
 async def noria(server_url: str) -> AsyncIterator[Noria]:
     async with Noria.connect(server_url, namespace=f"t{uuid.uuid4().hex[:12]}") as client:
         yield client
@@ -47,5 +65,5 @@ async def noria(server_url: str) -> AsyncIterator[Noria]:
 async def drop(client: Noria) -> None:
     """Remove the namespace's streams: thousands of them would slow the server down."""
     subjects = client.broker.subjects
-    for name in (subjects.runs, subjects.triggers, subjects.dead, subjects.blobs, f"KV_{subjects.records}", f"KV_{subjects.catalogue}"):
-        await client.broker.connection.api(f"STREAM.DELETE.{name}")
+    names = (subjects.runs, subjects.triggers, subjects.dead, subjects.blobs, f"KV_{subjects.records}", f"KV_{subjects.catalogue}")
+    await asyncio.gather(*(client.broker.connection.api(f"STREAM.DELETE.{name}") for name in names))

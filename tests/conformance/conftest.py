@@ -14,6 +14,7 @@ from noria.client.run import Run as Handle
 
 Run = Callable[..., Awaitable[RunResult]]
 Host = Callable[..., Awaitable[Handle]]
+Lag = Callable[[], float]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

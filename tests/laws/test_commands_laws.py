@@ -24,12 +24,12 @@ async def test_expected_makes_a_send_unique(broker: Broker) -> None:
 
 async def test_deliveries_come_back_after_the_lease_until_acknowledged(broker: Broker) -> None:
     queue: asyncio.Queue[Delivery] = asyncio.Queue()
-    receiver = await broker.commands.receive("w", 1.0, queue.put_nowait, lambda: 10)
+    receiver = await broker.commands.receive("w", 1.5, queue.put_nowait, lambda: 10)
     sequence = await broker.commands.send(ActorKey("w", "r", "a.b=1"), b"go")
     first = await asyncio.wait_for(queue.get(), 5)
     assert (first.actor, first.sequence, first.count, first.body) == (ActorKey("w", "r", "a.b=1"), sequence, 1, b"go")
-    for _ in range(4):
-        await asyncio.sleep(0.5)
+    for _ in range(10):
+        await asyncio.sleep(0.2)
         first.renew()
     assert queue.empty()  # renewed, it is a lease
     second = await asyncio.wait_for(queue.get(), 5)
@@ -38,7 +38,7 @@ async def test_deliveries_come_back_after_the_lease_until_acknowledged(broker: B
     third = await asyncio.wait_for(queue.get(), 5)
     assert third.count == 3
     third.ack()
-    await asyncio.sleep(1.5)
+    await asyncio.sleep(2)
     assert queue.empty()
     await receiver.close()
 
@@ -161,11 +161,11 @@ async def test_a_late_acknowledgement_counts_after_the_redelivery_too(broker: Br
 
 
 async def test_a_late_renewal_renews_whoever_holds_it_now(broker: Broker) -> None:
-    hand, receiver = await receive(broker)
+    hand, receiver = await receive(broker, 1.5)
     await broker.commands.send(ROOT, b"go")
     first, second = await hand.next(), await hand.next()
-    for _ in range(4):
-        await asyncio.sleep(0.5)
+    for _ in range(10):
+        await asyncio.sleep(0.2)
         first.renew()
     assert hand.queue.empty()
     second.ack()
