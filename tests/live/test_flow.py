@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from noria import Context, Noria, Retry, Step, Workflow, step
+from noria import Context, NonRetryable, Noria, Retry, Step, Workflow, step
 
 
 @step
@@ -104,3 +104,26 @@ async def test_a_computed_concurrency_is_any_number_of_one_or_more(noria: Noria)
     async with noria.worker(flow):
         assert (await noria.run(flow, list(range(7)))).result == list(range(7))
     assert peak == 3
+
+
+@pytest.mark.parametrize("kind", ["parallel", "branch", "foreach"])
+@pytest.mark.parametrize("first", [True, False])
+async def test_a_members_failure_does_not_stop_the_further_tries_beside_it(noria: Noria, kind: str, first: bool) -> None:
+    """The first failure in the order of declaration is the block's."""
+    tries: Counter[str] = Counter()
+
+    def fails(which: str) -> None:
+        tries[which] += 1
+        raise ValueError(which) if which == "again" else NonRetryable(which)
+
+    again, hopeless = Workflow("again").map(lambda: fails("again")), Workflow("hopeless").map(lambda: fails("hopeless"))
+    units = [again, hopeless] if first else [hopeless, again]
+    flow = Workflow("beside", retry=Retry(attempts=3))
+    if kind == "foreach":
+        flow = flow.map([u.id for u in units].copy).foreach(Workflow("item").map(fails), concurrency=2)
+    else:
+        flow = flow.parallel(*units) if kind == "parallel" else flow.branch(*((lambda: True, u) for u in units))
+    async with noria.worker(flow):
+        result = await noria.run(flow, timeout=20)
+    assert tries == {"again": 4, "hopeless": 1}
+    assert result.error is not None and result.error.message.endswith(units[0].id), result.error

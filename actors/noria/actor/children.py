@@ -55,7 +55,7 @@ class _Fanout:
         self.stirred = False  # the activation read what came
         self.passed: set[tuple[str, float]] = set()  # timers of children that live elsewhere
         self.sent = {path: sequence for sequence, path in activation.tree.pending}  # the last command to each
-        self.closed = False  # a failure or a bail: begin no more
+        self.closed = False  # an item failed or bailed: begin no more items; what began goes on to its end, further tries included
         self.ended = 0
         self.again: list[tuple[str, Retried]] = []
         self.workflow = activation.places.workflow_of(actor)
@@ -70,7 +70,7 @@ class _Fanout:
             child = self.activation.tree.actor(join(self.actor.path, seg))
             child.member = n
             if child.status in ENDED:
-                self.ended += 1
+                self._end(child)
             else:
                 (begun if child.last or child.started or self._has_begun(child) else new).append(seg)
         self.begun.update(begun)
@@ -136,7 +136,7 @@ class _Fanout:
         self.activation.watching -= len(self.remote)
 
     def _has_room(self) -> bool:
-        if not self.todo or self.closed or is_paused(self.activation.tree):
+        if not self.todo or (self.closed and self.todo[-1] not in self.begun) or is_paused(self.activation.tree):
             return False
         busy = len(self.local) + len(self.remote)
         if not self.stepwise:
@@ -325,7 +325,7 @@ class _Fanout:
         for seg, retry in again:
             member, life = self.task.segments.index(seg), self.actor.seg(retry.stem)
             if life == seg:  # a former host recorded something else: it is decided on anew
-                self.ended, self.closed = self.ended + 1, True
+                self._end(self.child(seg))
                 continue
             self.task.segments[member] = life
             self.child(life).member = member
@@ -361,14 +361,18 @@ class _Fanout:
         if retry is not None:
             return self.again.append((seg, retry))
         if status in ENDED:
-            self.ended += 1
-            self.closed = self.closed or status in ("failed", "tripwire", "canceled") or (child.leaf and child.bailed)
+            self._end(child)
         else:
             self.rested[seg] = status
         known = (child.leaf and status in TOLD_BY_FACT) or (seg in self.untouched and status not in ENDED)
         if isinstance(self.task.entry, ForeachEntry) and not known and (status in ENDED or status == "suspended"):
             self._progress(child, seg, status)
         return None
+
+    def _end(self, child: Actor) -> None:
+        self.ended += 1
+        if isinstance(self.task.entry, ForeachEntry):
+            self.closed = self.closed or child.status != "success" or (child.leaf and child.bailed)
 
     def _progress(self, child: Actor, seg: str, status: str) -> None:
         data = {"completed": self.ended, "total": len(self.task.segments), "index": split(seg)[1], "status": status}
