@@ -115,7 +115,7 @@ class RemoteDead(Dead):
         self, *, kind: str | None = None, workflow: str | None = None, after: int = 0, limit: int = 100
     ) -> list[Letter]:
         found = await self._api.ask("dead", kind=kind, workflow=workflow, after=after, limit=limit)
-        return [Letter(**{**letter, "body": letter["body"].encode()}) for letter in found]
+        return [Letter(**{**{k: v for k, v in letter.items() if k in Letter._fields}, "body": letter["body"].encode()}) for letter in found]
 
     async def replay(self, sequence: int, *, request_id: str | None = None) -> str | None:
         return (await self._api.ask("dead", replay=sequence))["run_id"]

@@ -17,7 +17,7 @@ from noria.contract.control import Begun, read
 from noria.contract.events import RunEvent
 from noria.contract.results import RunResult, typed
 from noria.contract.subjects import Subjects
-from noria.contract.values import dumps, loads, plain
+from noria.contract.values import loads
 from noria.errors import BrokerUnavailable, NoriaError, NoWorker, RunNotFound
 from noria.limits import ANSWER_SECONDS, API_WAIT_SECONDS, PATIENCE_SECONDS
 from noria.ports import Answer, Broker, Nobody
@@ -38,7 +38,7 @@ class Api:
         answer comes. Raises what the verb raised there, NoWorker when no worker serves the API."""
         if issubclass(control.VERBS[verb], control.Once):
             fields["request_id"] = ids.run_id()
-        body = dumps({k: plain(v) for k, v in fields.items() if v is not None})
+        body = control.asked(**fields)
         begun, again = monotonic(), False
         while True:
             try:

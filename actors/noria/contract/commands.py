@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, TypeAlias
 
-from noria.contract.typed import check_types
+from noria.contract.typed import made
 from noria.contract.values import dumps, loads, too_new
 from noria.errors import NewerFormat, NoriaError
 
@@ -134,8 +134,7 @@ def decode(body: bytes) -> Command:
         format = data.pop("v")
         if format > (SHARING_FORMAT if data.get("shared") else FORMAT):
             raise NewerFormat(too_new("a command", format, FORMAT))
-        command = KINDS[data.pop("kind")](**data)
-        check_types(command)
+        command = made(KINDS[data.pop("kind")], data)
         if isinstance(command, TimeTravel) and not command.target:
             raise ValueError("a time travel without a target")
     except (KeyError, TypeError, AttributeError, ValueError) as error:

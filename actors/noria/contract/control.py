@@ -9,12 +9,15 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from noria import errors
+from noria.contract import builds
+from noria.contract.builds import Release, known_of, of_newer_build
 from noria.contract.problems import validation_error
 from noria.contract.results import RunPage, RunRecord, RunResult
 from noria.contract.values import as_dict, as_listing, dumps, loads, plain
 from noria.errors import BrokerUnavailable, InvalidInput, NoriaError
 
 T = TypeVar("T")
+ANSWER = ConfigDict(json_schema_extra={"additionalProperties": False})  # complete as it is sent; a reader leaves out what it does not know
 
 
 class Document(BaseModel):
@@ -24,9 +27,11 @@ class Document(BaseModel):
 
 
 class Control(Document):
-    """A request. Names that it does not know are refused, so that a typing error is no silent default."""
+    """A request. Names that it does not know are refused, so that a typing error is no silent default; those of a client of a
+    newer build, which says so, are left out."""
 
     model_config = ConfigDict(extra="forbid")
+    v: Release = 1
 
 
 class Once(Control):
@@ -180,7 +185,7 @@ class Events(Control):
 class Begun(Document):
     """A command is durable: whose, and its sequence."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ANSWER
     run_id: str
     workflow_id: str
     sequence: int
@@ -189,7 +194,7 @@ class Begun(Document):
 class Settled(Document):
     """Answer of `outcome`: the run's result, or, not settled, whether a worker hosts its workflow."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ANSWER
     settled: bool
     result: dict[str, Any] | None = None
     hosted: bool | None = None
@@ -198,7 +203,7 @@ class Settled(Document):
 class EventPage(Document):
     """Answer of `events`."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ANSWER
     events: list[dict[str, Any]]
     over: bool
 
@@ -214,7 +219,7 @@ class Problem(Document):
 class Refusal(Document):
     """The body of a refusal; the headers Nats-Service-Error and Nats-Service-Error-Code tell of it, too."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ANSWER
     error: Problem
 
 
@@ -235,10 +240,17 @@ def read(kind: type[T], data: Any) -> T:
 def request(kind: type[Control], body: bytes) -> Control:
     """The request of a verb; an empty body asks for the defaults. Raises InvalidInput that names the field."""
     try:
-        return kind.model_validate_json(body or b"{}")
+        newer = of_newer_build(body)
+        return kind.model_validate_json(body or b"{}") if newer is None else known_of(kind, newer)
     except ValidationError as error:
         fields = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors())
         raise InvalidInput(f"{kind.__name__}: {fields}") from error
+
+
+def asked(**fields: Any) -> bytes:
+    """The body of a request; what is None is left out."""
+    release = {} if builds.RELEASE == 1 else {"v": builds.RELEASE}  # the first ones do not know the field
+    return dumps({**release, **{k: plain(v) for k, v in fields.items() if v is not None}})
 
 
 def to_json(value: Any) -> Any:

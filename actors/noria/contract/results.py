@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from noria.clock import aware
+from noria.contract.typed import made
 from noria.errors import RunCancelled, RunFailed, RunSuspended, RunTripped
 
 Result = TypeVar("Result", bound="RunResult")
@@ -160,7 +161,7 @@ def step_result(data: dict[str, Any]) -> StepResult:
 
 def tripwire(data: dict[str, Any] | None) -> TripwireInfo | None:
     """From its JSON form."""
-    return None if data is None else TripwireInfo(**data)
+    return None if data is None else made(TripwireInfo, data)
 
 
 def _fields(view: dict[str, Any]) -> dict[str, Any]:

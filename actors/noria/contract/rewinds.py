@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from noria.contract.typed import check_types
+from noria.contract.typed import made
 
 
 @dataclass(slots=True)
@@ -81,14 +81,11 @@ def decode_life(meta: dict[str, Any]) -> Retried | Rewound:
     """From `encode_life`, through JSON."""
     if meta["k"] == "retried":
         return Retried(meta["stem"], meta["life"], meta["n"], meta["until"], meta["t"])
-    held = {place: Held(**h) for place, h in meta["held"].items()}
+    held = {place: made(Held, h) for place, h in meta["held"].items()}
     return Rewound(meta["by"], meta["t"], [_rewind(r) for r in meta["rewinds"]], held, meta["resume"])
 
 
 def _rewind(data: dict[str, Any]) -> Rewind:
-    rewind = Rewind(**data)
-    rewind.steps = {unit: Assumed(**a) for unit, a in data["steps"].items()}
-    rewind.children = {segment: Assumed(**a) for segment, a in data["children"].items()}
-    for assumed in (*rewind.steps.values(), *rewind.children.values()):
-        check_types(assumed)
-    return rewind
+    steps = {unit: made(Assumed, a) for unit, a in data["steps"].items()}
+    children = {segment: made(Assumed, a) for segment, a in data["children"].items()}
+    return made(Rewind, {**data, "steps": steps, "children": children})

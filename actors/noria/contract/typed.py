@@ -8,13 +8,14 @@ from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from functools import cache
 from operator import attrgetter
-from typing import Any, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from noria.contract.values import as_list, as_listing
 
 LATEST = 253_402_300_799.0  # the last second of the year 9999: what a datetime can hold
 MAX_INT = 2**63
 
+T = TypeVar("T")
 Predicate = Callable[[Any], bool]
 
 
@@ -25,6 +26,16 @@ def check_types(value: Any) -> None:
     for found, (name, plainly, fits) in zip(getter(value), checks, strict=True):
         if type(found) not in plainly and not fits(found):
             raise ValueError(f"{type(value).__name__}.{name} is {str(found)[:100]!r}")
+
+
+def made(kind: type[T], data: dict[str, Any]) -> T:
+    """A dataclass from its fields, checked; those that a newer build added, within the same format, are left out."""
+    try:
+        found = kind(**data)
+    except TypeError:
+        found = kind(**{f.name: data[f.name] for f in fields(cast(Any, kind)) if f.name in data})
+    check_types(found)
+    return found
 
 
 @cache

@@ -7,18 +7,17 @@ and both get the same state.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from typing import Any, TypeAlias, TypeVar, cast
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, cast
 
 from noria.contract.commands import TimeTravel
-from noria.contract.typed import check_types
+from noria.contract.typed import made
 from noria.contract.values import as_list
 
 ENDED = frozenset({"success", "failed", "canceled", "tripwire"})
 RESTING = ENDED | {"suspended", "waiting", "paused"}
 WIDE = 32  # children in a list from which on it is not searched one by one
 
-T = TypeVar("T")
 Register: TypeAlias = dict[str, list[Any]]  # key -> [sequence, value], or [sequence] once removed
 
 
@@ -219,10 +218,10 @@ class Tree:
             if name not in ("actors", "wide") and name in data:
                 setattr(tree, name, _like(getattr(tree, name), data[name]))
         tree.pending = [(sequence, path) for sequence, path in tree.pending]
-        tree.held = {place: _made(Step, cast(Any, given)) for place, given in tree.held.items()}
+        tree.held = {place: made(Step, cast(Any, given)) for place, given in tree.held.items()}
         for given in data["actors"]:
-            given["steps"] = {k: _made(Step, v) for k, v in given["steps"].items()}
-            tree.actors[given["path"]] = _made(Actor, given)
+            given["steps"] = {k: made(Step, v) for k, v in given["steps"].items()}
+            tree.actors[given["path"]] = made(Actor, given)
         if not all(type(entry) is list for register in (tree.state, tree.context) for entry in register.values()):
             raise ValueError("a register of another shape")
         return tree
@@ -253,16 +252,6 @@ def _like(default: Any, value: Any) -> Any:
     if type(value) is type(default) or (default is None and type(value) in (str, int, float)):
         return value
     raise ValueError(f"{str(value)[:100]!r} instead of a {type(default).__name__}")
-
-
-def _made(kind: type[T], data: dict[str, Any]) -> T:
-    """A dataclass from its fields; those that a later release added, within the same format, are left out."""
-    try:
-        made = kind(**data)
-    except TypeError:
-        made = kind(**{f.name: data[f.name] for f in fields(cast(Any, kind)) if f.name in data})
-    check_types(made)
-    return made
 
 
 def live(register: Register) -> dict[str, Any]:
