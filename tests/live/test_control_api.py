@@ -248,6 +248,18 @@ async def test_time_travel_fork_and_restart_by_the_api(api: Noria, noria: Noria)
         await run.restart()
 
 
+async def test_all_active_runs_are_restarted_by_the_api(api: Noria, noria: Noria) -> None:
+    runs = [api.create_run(endless) for _ in range(3)]
+    for run in runs:
+        await run.start_async()
+    await api.create_run(confirms).start()
+    assert await api.runs.restart_active("confirms") == [] and await api.runs.restart_active() == [run.id for run in runs]
+    sent = await noria.broker.commands.started("endless")
+    assert set(sent.values()) == {2}
+    await runs[0].cancel(timeout=None)
+    assert (await runs[0].result()).status == "canceled" and await api.runs.restart_active() == [run.id for run in runs[1:]]
+
+
 async def test_a_command_whose_answer_is_lost_is_asked_for_again_and_done_once(
     noria: Noria, server_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from datetime import datetime
 from typing import Any
 
@@ -10,17 +12,19 @@ from noria.client.noria import Noria
 from noria.client.operations import Infra
 from noria.client.remote_run import Api, RemoteRun
 from noria.client.run import Run
-from noria.client.runs import Runs, Workflows
+from noria.client.runs import ACTIVE, Runs, Workflows
 from noria.client.schedules import Schedules
 from noria.contract.control import read
-from noria.contract.results import RunPage, RunRecord, typed
+from noria.contract.results import RunPage, RunRecord, RunSummary, typed
 from noria.contract.schedules import ScheduleInfo
 from noria.contract.values import as_dict
-from noria.errors import NoriaError, RunNotFound
-from noria.limits import API_WAIT_SECONDS
+from noria.errors import NoriaError, NoWorker, RunNotActive, RunNotFound
+from noria.limits import API_WAIT_SECONDS, BULK_AT_ONCE, LIST_PAGE
 from noria.ports import Broker, Letter
 from noria.worker import Worker
 from noria.workflow.builder import Workflow
+
+log = logging.getLogger("noria.client")
 
 
 class RemoteNoria(Noria):
@@ -68,6 +72,23 @@ class RemoteRuns(Runs):
 
     async def delete(self, run_id: str, workflow: Workflow | str | None = None, *, force: bool = False) -> None:
         await self._api.ask("delete", within=API_WAIT_SECONDS, run_id=run_id, workflow=_name(workflow), force=force)
+
+    async def restart_active(self, workflow: Workflow | str | None = None) -> list[str]:
+        found: list[RunSummary] = []
+        for status in ACTIVE:
+            while (page := await self.list(workflow, status=status, limit=LIST_PAGE, offset=sum(r.status == status for r in found))).runs:
+                found += page.runs
+        found.sort(key=lambda run: (run.created_at.timestamp() if run.created_at else 0.0, run.run_id))
+        for at in range(0, len(found), BULK_AT_ONCE):
+            await asyncio.gather(*(self._restart(run) for run in found[at : at + BULK_AT_ONCE]))
+        return [run.run_id for run in found]
+
+    async def _restart(self, run: RunSummary) -> None:
+        """Send the command, and wait for nothing."""
+        try:
+            await self._api.ask("restart", run_id=run.run_id, workflow=run.workflow_id, timeout=0)
+        except (TimeoutError, NoWorker, RunNotActive) as error:
+            log.debug("%s", error)
 
 
 class RemoteWorkflows(Workflows):

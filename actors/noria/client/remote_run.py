@@ -126,13 +126,25 @@ class RemoteRun(Run):
         return await self.resume_stream(data, **options).result()
 
     async def cancel(self, *, timeout: float | None = 30.0) -> None:
-        seconds = 30.0 if timeout is None else timeout
-        await self._api.ask("cancel", within=seconds, run_id=self.id, workflow=self.workflow_id, timeout=seconds)
+        while True:
+            try:
+                await self._waited("cancel", API_WAIT_SECONDS if timeout is None else timeout)
+                break
+            except (TimeoutError, NoWorker):
+                if timeout is not None:
+                    raise
 
     async def restart(self, *, timeout: float | None = 30.0) -> RunResult:
-        seconds = 30.0 if timeout is None else timeout
-        answer = await self._api.ask("restart", within=seconds, run_id=self.id, workflow=self.workflow_id, timeout=seconds)
+        try:
+            answer = await self._waited("restart", API_WAIT_SECONDS if timeout is None else timeout)
+        except (TimeoutError, NoWorker):
+            if timeout is not None:
+                raise
+            return await self.result()
         return typed(read(RunResult, answer), self.parse_output)
+
+    async def _waited(self, verb: str, seconds: float) -> Any:
+        return await self._api.ask(verb, within=seconds, run_id=self.id, workflow=self.workflow_id, timeout=seconds)
 
     def time_travel_stream(self, step: Any, *, close_on_suspend: bool = True, **options: Any) -> RemoteStream:
         return self._of("time-travel", close_on_suspend, step=[*step_path(step)], **options)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("noria.client")
 
+ACTIVE = ("running", "pending", "waiting")
 STATUSES = ("pending", "running", "waiting", "suspended", "paused", "success", "failed", "canceled", "tripwire")
 
 
@@ -161,7 +162,7 @@ class Runs:
     async def restart_active(self, workflow: Workflow | str | None = None) -> list[str]:
         """Make sure that every active run has a host, without waiting for them; their ids, oldest first."""
         lines = await self._lines(None if workflow is None else _name(workflow))
-        active = sorted((line.get("created_at") or 0.0, key) for key, line in lines.items() if line["status"] in ("running", "pending", "waiting"))
+        active = sorted((line.get("created_at") or 0.0, key) for key, line in lines.items() if line["status"] in ACTIVE)
         for at in range(0, len(active), SENT_AT_ONCE):
             handles = [self._noria.create_run(*key) for _, key in active[at : at + SENT_AT_ONCE]]
             await asyncio.gather(*(handle.send_restart() for handle in handles))
