@@ -10,19 +10,18 @@ from typing import TYPE_CHECKING, Any, cast
 
 from noria.actor.host import Host
 from noria.actor.retention import sweep_for_ever
-from noria.contract.values import dumps
 from noria.errors import DefinitionError
 from noria.service.steps import StepService
 from noria.triggers.ingress import Ingress
 from noria.triggers.schedules import declare, keep_declared
 from noria.workflow.builder import Workflow
-from noria.workflow.steps import Step
+from noria.workflow.catalogue import describe_within
 
 if TYPE_CHECKING:
     from noria.client.noria import Noria
 
 
-def with_nested(workflows: Iterable[Workflow]) -> list[Workflow]:
+def committed(workflows: Iterable[Workflow]) -> list[Workflow]:
     """Each workflow once, committed. Raises DefinitionError when two of them share an id."""
     found: dict[str, Workflow] = {}
     for workflow in workflows:
@@ -43,7 +42,7 @@ class Worker:
     ) -> None:  # fmt: skip
         if lease <= 0 or concurrency < 1 or grace < 0:
             raise DefinitionError("a worker needs lease > 0, concurrency >= 1 and grace >= 0")
-        self.client, self.workflows, self.runs, self.steps = client, with_nested(workflows), runs, steps
+        self.client, self.workflows, self.runs, self.steps = client, committed(workflows), runs, steps
         self.host = Host(client.broker, client, self.workflows, concurrency, lease, grace, client.observer, steps)
         self._steps = StepService(client, self.workflows, concurrency)
         self._grace = grace
@@ -99,51 +98,3 @@ class Worker:
         if self.steps:
             ends.append(self._steps.close(self._grace))
         await asyncio.shield(asyncio.gather(*ends))
-
-
-def describe_within(workflow: Workflow, limit: int) -> bytes:
-    """The description as JSON, in so many bytes if it fits without the inputs of its steps."""
-    described = describe(workflow)
-    body = dumps(described)
-    return body if len(body) <= limit else dumps({**described, "inputs": {}})
-
-
-def describe(workflow: Workflow) -> dict[str, Any]:
-    """What the catalogue holds of a workflow."""
-    return {
-        "id": workflow.id,
-        "version": workflow.version,
-        "description": workflow.description,
-        "graph": workflow.graph,
-        "steps": sorted(name for name, unit in workflow.units.items() if isinstance(unit, Step)),
-        "input": workflow.input_schema(),
-        "checks_input": workflow.validate,
-        "output": workflow.output_schema(),
-        "state": workflow.state_schema(),
-        "context": workflow.context.schema(),
-        "resume": resume_schemas(workflow),
-        "inputs": input_schemas(workflow),
-        "retention_seconds": workflow.retention_seconds,
-    }
-
-
-def resume_schemas(workflow: Workflow, above: str = "") -> dict[str, Any]:
-    """Schemas of the resume data that steps declare, by dotted path."""
-    found: dict[str, Any] = {}
-    for name, unit in workflow.units.items():
-        if isinstance(unit, Workflow):
-            found.update(resume_schemas(unit, f"{above}{name}."))
-        elif unit.resume:
-            found[above + name] = unit.resume.schema()
-    return found
-
-
-def input_schemas(workflow: Workflow, above: str = "") -> dict[str, Any]:
-    """Schemas of the inputs that steps and nested workflows check, by dotted path; of a foreach's, of one item."""
-    found: dict[str, Any] = {}
-    for name, unit in workflow.units.items() if workflow.validate else ():
-        if (isinstance(unit, Step) or unit.validate) and (schema := unit.input_schema()):
-            found[above + name] = schema
-        if isinstance(unit, Workflow):
-            found.update(input_schemas(unit, f"{above}{name}."))
-    return found

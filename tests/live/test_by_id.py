@@ -13,7 +13,7 @@ import pytest
 from pydantic import BaseModel
 
 from noria import Context, InvalidInput, Noria, NoriaError, Workflow, WorkflowNotFound, step
-from noria.worker import describe_within
+from noria.workflow.catalogue import describe_within
 
 
 class Order(BaseModel):

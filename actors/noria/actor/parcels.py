@@ -6,12 +6,11 @@ import re
 
 from noria.chance import token
 from noria.contract import commands
-from noria.contract.values import as_dict, dumps, loads
+from noria.contract.values import SLIP, as_dict, dumps, loads
 from noria.errors import InvalidInput, NoriaError
 from noria.limits import MAX_VALUE_BYTES
 from noria.ports import Broker, RunKey
 
-_MARK = b'{"noria_blob":'
 _NAME = re.compile(r"[0-9a-f]{64}-[0-9]{1,4}")
 _PASSING = re.compile(r"call-[0-9a-f]{32}-[0-9]{1,4}")
 
@@ -36,7 +35,7 @@ async def unpack(broker: Broker, run: RunKey, body: bytes) -> bytes:
 
 def is_slip(body: bytes) -> bool:
     """Whether it stands for a body in the blobs."""
-    return body.startswith(_MARK)
+    return body.startswith(SLIP)
 
 
 def passing() -> str:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from noria.contract.values import SEALED_FORMAT, as_dict, as_list, dumps, loads
+from noria.contract.values import SEALED_FORMAT, SLIP, as_dict, as_list, dumps, loads
 from noria.errors import NoriaError
 from noria.ports import Codec, RunKey
 
 BLOB = b"\x00noria-sealed\x00"
-SLIP = b'{"noria_blob":'
 COMMAND = ("v", "kind", "id", "at", "traceparent")
 NEWS = ("in",)
 SCHEDULE = ("cron", "timezone", "overlap", "build", "paused")

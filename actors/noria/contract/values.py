@@ -17,6 +17,7 @@ BAD_DATA = (ValueError, TypeError, KeyError, IndexError, AttributeError, Overflo
 _COMMON = (Exception, BaseException, object)
 _OPTIONS = orjson.OPT_NON_STR_KEYS
 loads = orjson.loads
+SLIP = b'{"noria_blob":'  # how a body begins that stands for one in the blobs
 SEALED_FORMAT = 1_000_001  # of a body that a codec sealed
 
 
