@@ -29,7 +29,7 @@ def test_a_run_that_is_sent_back_comes_to_the_same_end(server_url: str) -> None:
         phases, checks = [Phase.explicit, Phase.generate], list(HealthCheck)
 
         @settings(max_examples=6, deadline=None, derandomize=True, phases=phases, suppress_health_check=checks, database=None)
-        @given(st.lists(graphs, min_size=20, max_size=20), st.integers(0, 2**32))
+        @given(st.lists(graphs, min_size=20, max_size=20, unique_by=str), st.integers(0, 2**32))
         def check(batch: list[Graph], seed: int) -> None:
             runner.run(compare(server_url, batch, random.Random(seed)))
 

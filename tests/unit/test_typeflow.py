@@ -60,6 +60,11 @@ class Open(BaseModel):
     model_config = ConfigDict(extra="allow")
 
 
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    b: str = ""
+
+
 class Coerces(BaseModel):
     model_config = ConfigDict(coerce_numbers_to_str=True)
     a: str
@@ -99,6 +104,19 @@ class ByName(BaseModel):
 
 class Tree(BaseModel):
     kids: list[Tree] = []
+
+
+class Thicket(BaseModel):
+    a: Thicket | None = None
+    b: Thicket | None = None
+    c: list[Thicket] = []
+    d: dict[str, Thicket] = {}
+    kids: list[Thicket] = []
+
+
+class Hedge(Thicket):
+    a: Hedge | None = None  # type: ignore[assignment]
+    e: Hedge | None = None
 
 
 class Root(RootModel[list[int]]):
@@ -174,8 +192,10 @@ def warned(flow: Workflow) -> list[str]:
         (str, datetime), (int, datetime), (datetime, str), (str, Decimal), (Decimal, float), (float, Decimal), (bytes, str),
         (list[Item], list[Data]), (list[Item], tuple[Item, ...]), (set[int], list[int]), (list, list[Item]), (list[int], Root), (Root, list[int]),
         (tuple[int, str], tuple[int, str]), (Item, Named), (Named, list), (Annotated[int, Field(gt=3)], int), (Generically[Any], Generically[int]),
-        (Empty, Item), (Item, Empty), (Open, Other), (Item, Coerces), (Item, Before), (int, Before), (Item, FieldBefore), (Item, Choices),
-        (Item, ByName), (Tree, Tree), (Callable[..., Any], int), (NoReturn, int), (type(None), int | None), (list[Any], list[int]),
+        (Strict, Strict), (dict, Strict), (Empty, Item), (Item, Empty), (Open, Other), (Item, Coerces), (Item, Before), (int, Before),
+        (Item, FieldBefore), (Item, Choices),
+        (Item, ByName), (Tree, Thicket), (Thicket, Hedge),
+        (Callable[..., Any], int), (NoReturn, int), (type(None), int | None), (list[Any], list[int]),
     ],
 )  # fmt: skip
 def test_what_may_fit_passes_in_silence(given: Any, wanted: Any) -> None:
@@ -193,7 +213,7 @@ def test_what_may_fit_passes_in_silence(given: Any, wanted: Any) -> None:
         (Item, Aliased, "b: int cannot be made of str"), (Item, Text, "a: str cannot be made of int"), (int, Empty, "Empty cannot be made of int"),
         (Holds, HoldsText, "inner: a: str cannot be made of int"), (Generically[int], Generically[str], "v: str cannot be made of int"),
         (list[Item], Item, "Item cannot be made of list"), (Item, list[Item], "list cannot be made of Item"),
-        (Item, Root, "list cannot be made of Item"),
+        (Item, Root, "list cannot be made of Item"), (Item, Strict, "Strict takes no 'a', which Item has"),
         (list[list[int]], list[list[Item]], "in the list: in the list: Item cannot be made of int"), (dict, int, "int cannot be made of dict"),
         (int | None, Item, "Item cannot be made of int"), (int, Item | list[int], "Item cannot be made of int"),
         (Literal["x"], Literal["y"], "'y' cannot be 'x'"), (Annotated[str, Field(max_length=3)], int, "int cannot be made of str"),

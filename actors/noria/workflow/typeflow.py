@@ -11,7 +11,6 @@ from noria.errors import DefinitionError, choices
 from noria.workflow.functions import UserFunction
 from noria.workflow.types import Declared
 
-DEPTH = 12  # a value's levels that are compared; types may contain themselves
 PYTHON = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "None", "array": "list", "object": "dict"}
 ODD = frozenset({"function-before", "function-wrap", "function-plain"})  # validators that may take what no schema tells
 LENIENT = frozenset({"coerce_numbers_to_str", "populate_by_name", "validate_by_name"})
@@ -51,6 +50,10 @@ class Shape:
     @property
     def properties(self) -> dict[str, Any]:
         return as_dict(self.node.get("properties")) or {}
+
+    @property
+    def required(self) -> set[str]:
+        return set(as_list(self.node.get("required")) or ())
 
     @property
     def constants(self) -> list[Any]:
@@ -106,37 +109,46 @@ def item_of(shape: Shape) -> Shape:
     return shape.part(shape.node.get("items"))
 
 
-def clash(given: Shape, wanted: Shape, depth: int = 0) -> str | None:
-    """Why no `given` value can be a `wanted` one; None in doubt. Of alternatives one that fits is enough."""
-    if depth > DEPTH:
+def clash(given: Shape, wanted: Shape, known: dict[tuple[int, int], str | None] | None = None) -> str | None:
+    """Why no `given` value can be a `wanted` one; None in doubt. `known` answers for pairs inside: types may contain themselves."""
+    if not (given.kind or given.alternatives) or not (wanted.kind or wanted.alternatives):
         return None
-    if given.alternatives or wanted.alternatives:
+    known, pair = {} if known is None else known, (id(given.node), id(wanted.node))
+    if pair not in known:
+        known[pair] = None
+        known[pair] = _clash(given, wanted, known)
+    return known[pair]
+
+
+def _clash(given: Shape, wanted: Shape, known: dict[tuple[int, int], str | None]) -> str | None:
+    if given.alternatives or wanted.alternatives:  # one that fits is enough
         pairs = [(one, wanted) for one in given.alternatives] or [(given, one) for one in wanted.alternatives]
-        found = [clash(one, other, depth + 1) for one, other in pairs]
+        found = [clash(one, other, known) for one, other in pairs]
         return found[0] if all(found) else None
-    if not given.kind or not wanted.kind:
-        return None
     if given.kind != wanted.kind:
         return None if _may_turn(given, wanted) else f"{wanted.name} cannot be made of {given.name}"
     if given.constants and wanted.constants and not any(one in wanted.constants for one in given.constants):
         return f"{_told(wanted.constants)} cannot be {_told(given.constants)}"
     if given.kind == "object":
-        return _object(given, wanted, depth)
+        return _object(given, wanted, known)
     if given.kind == "array":
-        inside = clash(item_of(given), item_of(wanted), depth + 1)
+        inside = clash(item_of(given), item_of(wanted), known)
         return inside and f"in the list: {inside}"
     return None
 
 
-def _object(given: Shape, wanted: Shape, depth: int) -> str | None:
+def _object(given: Shape, wanted: Shape, known: dict[tuple[int, int], str | None]) -> str | None:
     has, takes = given.properties, wanted.properties
     if not has or given.node.get("additionalProperties"):  # it may have more; a type without fields lets everything through
         return None
-    missing = [name for name in as_list(wanted.node.get("required")) or () if name not in has]
+    missing = wanted.required - has.keys()
     if missing:
         return f"{wanted.name} needs {choices(sorted(missing))}, which {given.name} does not have"
-    for name in has.keys() & takes.keys():
-        if inside := clash(given.part(has[name]), wanted.part(takes[name]), depth + 1):
+    odd = given.required - takes.keys()
+    if odd and wanted.node.get("additionalProperties") is False:
+        return f"{wanted.name} takes no {choices(sorted(odd))}, which {given.name} has"
+    for name in sorted(has.keys() & takes.keys()):
+        if inside := clash(given.part(has[name]), wanted.part(takes[name]), known):
             return f"{name}: {inside}"
     return None
 
