@@ -12,7 +12,11 @@ import pytest
 from pydantic_core import to_jsonable_python
 
 import noria
+from noria import testing
+from noria.client.dead import Dead
+from noria.client.operations import Infra
 from noria.client.runs import Runs, Workflows
+from noria.client.schedules import Schedules
 from noria.contract.results import run_record, run_result
 from noria.contract.values import plain
 from noria.machine.state import Tree
@@ -128,3 +132,13 @@ def test_a_result_is_data_whatever_its_workflow() -> None:
             assert list(data) == [f.name for f in dataclasses.fields(made)]
         assert pickle.loads(pickle.dumps(made)) == copy.deepcopy(made) == made
         assert pickle.loads(pickle.dumps(made)).unwrap() == "1"
+
+
+def test_everything_public_says_what_it_promises() -> None:
+    shown = [getattr(noria, name) for name in noria.__all__]
+    shown += [Runs, Workflows, Schedules, Dead, Infra, *(getattr(testing, name) for name in testing.__all__)]
+    for each in shown:
+        assert each.__doc__ and not each.__doc__.startswith(f"{each.__name__}("), f"{each} has a made-up docstring, or none"
+        for name, member in vars(each).items() if inspect.isclass(each) else ():
+            function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
+            assert name.startswith("_") or not inspect.isfunction(function) or function.__doc__, f"{each.__name__}.{name} has no docstring"

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 
 class Noria:
-    """A namespace on a broker. Made by `Noria.embedded()`, `Noria.connect()` or `noria.testing.simulated()`."""
+    """A namespace on a broker. Made by `Noria.embedded()`, `Noria.connect()` or `noria.testing.simulated()`.
+
+    `url` and `namespace` say where; `runs`, `workflows`, `schedules`, `dead` and `infra` are for looking and operating."""
 
     def __init__(self, broker: Broker) -> None:
         self.broker, self.url, self.namespace = broker, broker.url, broker.namespace
@@ -60,7 +62,8 @@ class Noria:
     def embedded(
         store_dir: str | os.PathLike[str] | None = None, *, namespace: str = "noria", port: int | None = None
     ) -> Opening:
-        """A private nats-server for the length of the context, on a temporary store or the given one."""
+        """A private nats-server for the length of the context, on a temporary store or in `store_dir`; `port`: a free one without.
+        Raises NoriaError when it does not come up."""
         return Opening(namespace, embedded=True, store_dir=store_dir, port=port)
 
     @staticmethod
@@ -79,7 +82,9 @@ class Noria:
         self, *workflows: Workflow, concurrency: int = 100, steps: bool = True, runs: bool = True, lease: float = 30.0,
         grace: float = 10.0,
     ) -> Worker:  # fmt: skip
-        """Host runs of these workflows in this process while the context is entered."""
+        """Host runs of these workflows in this process while the context is entered, at most `concurrency` at once. `steps=False` calls
+        step handlers elsewhere, `runs=False` serves them only. `lease`, seconds: how long after its host's death a run is taken over at
+        the latest; `grace`, seconds: what running steps get when the context is left. Raises DefinitionError."""
         return Worker(self, workflows, concurrency=concurrency, steps=steps, runs=runs, lease=lease, grace=grace)
 
     async def serve(self, *workflows: Workflow, **options: Any) -> None:
@@ -101,7 +106,8 @@ class Noria:
         self, workflow: Workflow | str, input: Any = None, *, run_id: str | None = None, resource_id: str | None = None,
         **options: Any,
     ) -> RunResult:  # fmt: skip
-        """Create, start, and wait for the result."""
+        """Create, start, and wait for the result; `options` are those of `Run.start`. Raises WorkflowNotFound for an id that no worker
+        ever registered, and what `Run.start` raises."""
         return await self.create_run(workflow, run_id, resource_id).start(input, **options)
 
     async def doctor(self) -> list[tuple[str, bool, str]]:
@@ -109,6 +115,7 @@ class Noria:
         return await check_up(self)
 
     async def close(self) -> None:
+        """Disconnect; leaving the context does."""
         await self.waiting.close()
         await self.broker.close()
 

@@ -51,7 +51,7 @@ class Resuming:
         except InvalidInput:
             raise
         except NoriaError as error:
-            raise type(error)(f"{error} (run {self._key.run!r})") from error.__cause__
+            raise type(error)(f"{error} (run {self._key.run!r} of workflow {self._key.workflow!r})") from error.__cause__
 
     async def _begin(self) -> int:
         tree = await self._read()

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """A handle of a run: nothing is read or written before one of its methods is called."""
+    """A handle of a run, by its `id` and `workflow_id`: nothing is read or written before one of its methods is called."""
 
     def __init__(self, noria: Noria, workflow: Workflow | str, run_id: str | None = None, resource_id: str | None = None) -> None:
         self._noria, self._broker = noria, noria.broker

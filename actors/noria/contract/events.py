@@ -18,6 +18,8 @@ TOLD_BY_FACT = frozenset({"success", "failed", "tripwire", "suspended"})
 class RunEvent:
     """A fact or a live event of a run, the same for every reader.
 
+    `type`: workflow-start, -step-start, -step-output, -step-progress, -step-waiting, -step-suspended, -step-result, -paused,
+    -canceled or -finish, or what `ctx.emit` made up; `data` is plain JSON.
     `path` is the actor's place in the run's tree, `step` the step id, dotted when nested (None on workflow-level
     events), `sequence` its place in the stream.
     """

@@ -54,7 +54,8 @@ class Suspension:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """The record of a step. Data is plain JSON, times are aware."""
+    """The record of a step. Data is plain JSON, times are aware, what does not apply is None. `attempts`: tries made; `iterations`:
+    rounds of a looped step."""
 
     status: str
     input: Any = None
@@ -114,7 +115,8 @@ class RunResult(_Typed):
 
 @dataclass(frozen=True, slots=True)
 class RunRecord(RunResult):
-    """A run as stored; its `steps` hold nested ones too, as "ship.pack"."""
+    """A run as stored: a result that also tells whose it is, its request context, and the version of the workflow that it began
+    with. Its `steps` hold nested ones too, as "ship.pack"."""
 
     resource_id: str | None = None
     request_context: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -125,7 +127,7 @@ class RunRecord(RunResult):
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """A line of a list of runs."""
+    """A line of a list of runs. Times are aware."""
 
     run_id: str
     workflow_id: str

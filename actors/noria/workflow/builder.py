@@ -37,6 +37,13 @@ from noria.workflow.types import Declared, is_emptied
 class Workflow:
     """A graph of steps. Every combinator returns a new Workflow; `commit()` validates and freezes it.
 
+    `input`, `output`, `state`, `context`: declared types of what starts it, of its result, of the run's state and request context.
+    `retry`: of its steps that have none of their own, and of nested workflows as a whole. `timeout`: of the run, in seconds or as a
+    timedelta, suspensions excluded. `retention`: the same, how long the record of an ended run is kept; None: for ever. `on_finish`
+    is called at the end of each stretch of execution, `on_error` besides when the run failed or tripped: `fn()`, `fn(result)` or
+    `fn(result, ctx)`, at least once. `triggers`: `on_event(…)`s; `schedule`: a `Cron` or a list of them. `version` is told by records,
+    and by the error when a run does not fit. Raises DefinitionError for what cannot be meant.
+
     `timeout`, `on_finish`, `on_error`, `retention`, `triggers` and `schedule` are the run's: those of a workflow that is nested in
     the run's own say nothing. `validate=False` holds for the workflow and all that is in it, nested ones too.
     """
@@ -193,12 +200,15 @@ class Workflow:
         return diagram.mermaid(self.graph)
 
     def input_schema(self) -> dict[str, Any]:
+        """JSON Schema of the declared input; `{}` accepts everything."""
         return self.input.schema()
 
     def output_schema(self) -> dict[str, Any]:
+        """JSON Schema of the declared output."""
         return self.output.schema()
 
     def state_schema(self) -> dict[str, Any]:
+        """JSON Schema of the declared state."""
         return self.state.schema()
 
     def parse_input(self, data: Any) -> Any:

@@ -40,9 +40,11 @@ PASSING = (Exception, asyncio.CancelledError, KeyboardInterrupt, GeneratorExit, 
 class Context:
     """What a step, condition or mapping function sees of its run.
 
-    `run_id` is the root's, `path` the actor's place in the tree, `attempt` counts retries from 0, `recovered` says
-    that an earlier execution of this very call may have happened, `index` is that of the innermost foreach item around,
-    `resume_data` and `suspend_data` are None on a first call.
+    `run_id` is the root's, `workflow_id` the innermost workflow's, `path` the actor's place in the tree, `attempt` counts retries
+    from 0, `recovered` says that an earlier execution of this very call may have happened (its host died), `index` is that of the
+    innermost foreach item around, else None. `input` is what the call got; `resume_data` and `suspend_data` (what it was resumed with,
+    and what it had suspended with) are None on a first call. `cancelled` is set when the run is cancelled; `client` is the worker's
+    Noria.
     """
 
     run_id: str

@@ -16,7 +16,8 @@ from noria.workflow.types import Declared, is_emptied
 
 
 class Step:
-    """A named function of a workflow. Callable as the plain function that it wraps."""
+    """A named function of a workflow, made by `@step` or `remote_step`. Callable as the plain function that it wraps. `timeout` is in
+    seconds; `retry` None leaves it to the workflow."""
 
     def __init__(
         self, fn: Callable[..., Any], *, id: str | None = None, input: Any = None, output: Any = None, resume: Any = None,
@@ -46,6 +47,7 @@ class Step:
 
     @property
     def state_type(self) -> Any:
+        """What the step takes the run's state for; None: as the workflow does."""
         return self.state.type if self.state else None
 
     def clone(self, *, id: str) -> Step:
@@ -55,6 +57,7 @@ class Step:
         return twin
 
     def input_schema(self) -> dict[str, Any]:
+        """JSON Schema of the input, declared or annotated; `{}` accepts everything."""
         return (self.input or self.annotation).schema()
 
     def schemas(self) -> dict[str, dict[str, Any]]:
@@ -127,8 +130,13 @@ def step(
     suspend: Any = None, state: Any = None, context: Any = None, retry: Retry | None = None,
     timeout: float | timedelta | None = None, description: str | None = None, metadata: dict[str, Any] | None = None,
 ) -> Step | Callable[[Callable[..., Any]], Step]:  # fmt: skip
-    """Make a step of a function: `@step` or `@step(id=…, input=…, output=…, resume=…, suspend=…, state=…, context=…,
-    retry=…, timeout=seconds, description=…, metadata=…)`. Its id is the function's name with - for _."""
+    """Make a step of a function, async or sync (then it runs in a thread): `@step` or `@step(id=…, …)`.
+
+    The function takes nothing, its input, a `Context` (annotated so, or named `ctx`), or both. `id`: its name with - for _ without
+    one. `input` and `output`: the annotations without; `resume`, `suspend`: types of the data of a resume and of a suspension;
+    `state`, `context`: what it takes the run's state and request context for. All are types that pydantic can validate. `retry`: the
+    workflow's without; `timeout`: of one try, in seconds or as a timedelta. Raises DefinitionError.
+    """
 
     def decorate(fn: Callable[..., Any]) -> Step:
         return Step(
@@ -140,7 +148,8 @@ def step(
 
 
 def remote_step(id: str, *, input: Any = None, output: Any = None, subject: str | None = None, sealed: bool = True, **options: Any) -> Step:
-    """A step whose handler lives elsewhere, reached by NATS request/reply only. `sealed`: where the namespace has a codec its
+    """A step whose handler lives elsewhere, in whatever language, reached by NATS request/reply only: on `subject`, else on
+    `<namespace>.step.<workflow>.<id>`. `options` are those of `@step`. `sealed`: where the namespace has a codec its
     calls are sealed; False for a handler that has none, and then values cross the network as they are."""
 
     def elsewhere(value: Any) -> Any:
