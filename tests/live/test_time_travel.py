@@ -91,6 +91,7 @@ async def test_resume_data_reaches_every_item_of_the_target(noria: Noria) -> Non
             kept = 7 if target == "in.b" else 6  # an item that succeeded of a foreach that did not stays as it is
             assert (await fork.result()).result == [7, kept] == (await run.time_travel(target, resume=7)).result
         assert calls["a"] == 2
+        assert (await run.time_travel("item", resume=8)).result == (await run.time_travel("item", input=[3, 4], resume=8)).result == [8, 8]
 
 
 async def test_suspended_siblings_stay_also_under_another_name(noria: Noria) -> None:

@@ -6,7 +6,7 @@ from typing import Any, assert_never
 
 from noria.contract.commands import TimeTravel
 from noria.contract.rewinds import Assumed, Held, Rewind, Rewound
-from noria.contract.values import as_dict
+from noria.contract.values import as_dict, as_list
 from noria.errors import GraphMismatch
 from noria.machine.state import Actor, Step, Tree, join, looped, place, segment
 from noria.workflow import builder, steps
@@ -63,9 +63,7 @@ class _Plan:
         if deeper:
             self._below(level, workflow.entries[index], target)
             return
-        self.targets.append(place(path, target[0]))
-        children = _items(stored, target[0]) if isinstance(workflow.entries[index], ForeachEntry) else [target[0]]
-        self.targets += [place(join(path, child), target[0]) for child in children]
+        self.targets = [*self.targets, place(path, target[0]), *(place(join(path, stem), target[0]) for stem in level.again)]
 
     def _below(self, level: _Level, entry: Entry, target: tuple[str, ...]) -> None:
         name, unit = target[0], level.workflow.units.get(target[0])
@@ -87,6 +85,7 @@ class _Level:
 
     def __init__(self, plan: _Plan, workflow: builder.Workflow, stored: Actor, prefix: str, rewind: Rewind) -> None:
         self.plan, self.workflow, self.stored, self.prefix, self.rewind = plan, workflow, stored, prefix, rewind
+        self.again: list[str] = []  # the children of the target's entry that are the target
         rewind.lives = dict(stored.lives)
 
     def given(self, unit: str) -> dict[str, Any] | None:
@@ -183,6 +182,7 @@ class _Level:
 
     def aim(self, entry: Entry, target: str, deeper: bool) -> None:
         """What stays of the target's own entry: siblings, and the items that succeeded of a foreach that did not."""
+        self.again = [target]
         match entry:
             case ParallelEntry():
                 for member in entry.members:
@@ -196,6 +196,9 @@ class _Level:
                 record = self.stored.steps.get(entry.id)
                 if not deeper and self.plan.command.input is None and (record is None or record.status != "success"):
                     self._items(entry.id)
+                    self.again = [stem for stem in self.rewind.lives if stem.startswith(f"{target}=")]
+                else:
+                    self.again = [f"{target}={n}" for n in range(len(as_list(self.rewind.prev) or ()))]
             case MapEntry() | SleepEntry():
                 self.rewind.aims[entry.id] = [target]
             case ThenEntry() | LoopEntry():
