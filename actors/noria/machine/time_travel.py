@@ -8,27 +8,27 @@ from noria.contract.commands import TimeTravel
 from noria.contract.rewinds import Assumed, Held, Rewind, Rewound
 from noria.contract.values import as_dict, as_list
 from noria.errors import GraphMismatch
-from noria.machine.state import Actor, Step, Tree, join, looped, place, segment
+from noria.machine.decide import waits
+from noria.machine.state import ENDED, Actor, Step, Tree, join, looped, place, segment
 from noria.workflow import builder, steps
 from noria.workflow.entries import BranchEntry, Entry, ForeachEntry, LoopEntry, MapEntry, ParallelEntry, SleepEntry, ThenEntry, Unit
-
-STAYS = ("success", "suspended")
 
 
 def rewound(workflow: builder.Workflow, tree: Tree, sequence: int, command: TimeTravel, now: float) -> Rewound:
     """The fact that carries out the command at `sequence`. Raises GraphMismatch when the graph has no such target."""
     plan = _Plan(tree, command, now)
     plan.level(workflow, tree.base, tree.base, tuple(command.target), "", plan.known(tree.root if command.origin or plan.ran else None))
-    held = _held(tree, plan.targets) if command.resume is not None else {}
+    held = _held(tree, plan) if command.resume is not None else {}
     return Rewound(sequence, now, plan.rewinds, held, command.resume)
 
 
-def _held(tree: Tree, targets: list[str]) -> dict[str, Held]:
-    """Every suspended step, and the target, get the data when they are reached."""
-    found = {target: Held() for target in targets}
+def _held(tree: Tree, plan: _Plan) -> dict[str, Held]:
+    """Every suspended step, and the target, get the data when they are reached; not what stays and waits as before."""
+    found = {target: Held() for target in plan.targets}
     for actor in tree.actors.values():
+        stays = any(f"{actor.path}.".startswith(f"{path}.") for path in plan.staying)
         for step, record in actor.steps.items():
-            if record.status == "suspended":
+            if record.status == "suspended" and not stays:
                 found[place(actor.path, step)] = Held(record.suspend_payload, record.suspended_at)
     return found
 
@@ -41,6 +41,7 @@ class _Plan:
         self.ran = tree.root.last > 0  # else nothing of it ever lived under its paths
         self.rewinds: list[Rewind] = []
         self.targets: list[str] = []  # the places at which the target's step may be: a foreach has many
+        self.staying: list[str] = []  # paths of the target's siblings that go on
 
     @staticmethod
     def known(stored: Actor | None) -> list[Any]:
@@ -207,16 +208,25 @@ class _Level:
                 assert_never(entry)
 
     def _sibling(self, unit: str, made_up: bool) -> bool:
-        child = self._stored_child(unit)
-        stays = child is not None and child.status in STAYS and not _waits(self.plan.tree, child)
-        if not stays and self.given(unit) is None and not made_up:
-            return False
-        if stays and self.given(unit) is None:
-            self.rewind.order.append(unit)
-            self.rewind.keep.append(unit)
-        else:
+        """One that succeeded, or is not at its end, stays; one that was canceled, or cannot go on, begins anew; of any
+        other success is assumed if it is given or to be made up. False: nothing is known of it."""
+        child, given = self._stored_child(unit), self.given(unit) is not None
+        if child is not None and not given and child.status not in ("failed", "tripwire"):
+            if child.status == "success" or (child.status != "canceled" and self._goes_on(child)):
+                self.rewind.order.append(unit)
+                self.rewind.keep.append(unit)
+                self.plan.staying.append(child.path)
+            return True
+        if given or made_up:
             self._child(unit, self.rewind.prev, None)
-        return True
+        return given or made_up
+
+    def _goes_on(self, child: Actor) -> bool:
+        """Whether nothing in it waits for a timer: it knows its name only, is gone with the run's end and not of a fork."""
+        tree, stays = self.plan.tree, self.rewind.path == self.rewind.was
+        if stays and tree.root.status not in ENDED and self.plan.command.origin is None:
+            return True
+        return not any(True for actor in (child, *tree.below(child.path)) for _ in waits(actor))
 
     def _items(self, unit: str) -> None:
         for stem in _items(self.stored, unit):
@@ -258,8 +268,3 @@ def _units(entry: Entry) -> list[str]:
 def _items(actor: Actor, unit: str) -> set[str]:
     """The items of a foreach that ever began, as "pack=3"."""
     return {segment(path).partition("@")[0] for path in actor.children.get(unit, ())}
-
-
-def _waits(tree: Tree, child: Actor) -> bool:
-    """Whether something in it waits for a timer, which knows it by its name only."""
-    return any(s.status == "waiting" for a in (child, *tree.below(child.path)) for s in a.steps.values())
