@@ -281,6 +281,23 @@ async def test_the_dead_stay(broker: Broker) -> None:
     assert len(await broker.triggers.dead(kind="trigger", workflow="w")) == 5
 
 
+async def test_a_trigger_that_is_published_again_under_its_id_is_stored_once(broker: Broker) -> None:
+    came: list[bytes] = []
+
+    async def take(trigger: Trigger) -> None:
+        came.append(trigger.body)
+        trigger.ack()
+
+    for body, id in ((b"1", "a"), (b"2", "a"), (b"3", "b"), (b"4", None), (b"5", None)):
+        await broker.triggers.publish("w", body, {}, id)
+    receiver = await broker.triggers.receive(take)
+    async with asyncio.timeout(5):
+        while len(came) < 4:
+            await asyncio.sleep(0.01)
+    await receiver.close()
+    assert sorted(came) == [b"1", b"3", b"4", b"5"]
+
+
 async def test_a_published_trigger_comes_with_its_headers(broker: Broker) -> None:
     came: list[Trigger] = []
 

@@ -128,8 +128,9 @@ class NatsTriggers:
             body = body[: limit - len(text.encode())]
         await self.connection.append(self.subjects.dead_letter(kind, workflow), body, None, text.encode())
 
-    async def publish(self, workflow: str, body: bytes, headers: Mapping[str, str]) -> None:
-        await self.connection.append(self.subjects.trigger(workflow), body, None, _lines(headers).encode())
+    async def publish(self, workflow: str, body: bytes, headers: Mapping[str, str], id: str | None = None) -> None:
+        known = {} if id is None else {"Nats-Msg-Id": id}
+        await self.connection.append(self.subjects.trigger(workflow), body, None, _lines({**headers, **known}).encode())
 
     async def dead(
         self, after: int = 0, limit: int = 100, *, kind: str | None = None, workflow: str | None = None

@@ -52,7 +52,7 @@ class Dead:
         if letter.kind == "trigger":
             # what the server itself would read again: an id that it still remembers would drop the message
             headers = {k: v for k, v in letter.headers.items() if not k.startswith("nats-")}
-            await self._noria.broker.triggers.publish(letter.workflow, letter.body, headers)
+            await self._noria.broker.triggers.publish(letter.workflow, letter.body, headers, request_id or ids.run_id())
             return None
         if letter.kind == "poison":
             return await self._start_again(letter, request_id or ids.run_id())

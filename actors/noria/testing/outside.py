@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from noria.testing.server import Server
 
 ACK_SECONDS = 30.0
+REMEMBERED_SECONDS = 120.0
 
 
 class Published(NamedTuple):
@@ -33,13 +34,20 @@ class TriggerQueue(Queue):
 
     def __init__(self, server: Server) -> None:
         self.published: dict[int, Published] = {}
+        self._known: dict[str, tuple[float, int]] = {}  # id of a message -> until when it is remembered, its sequence
         super().__init__(server.loop, ACK_SECONDS, self.published.__contains__)
         self._server, self._sequence = server, 0
 
     def publish(
-        self, subject: str, headers: Mapping[str, str], body: bytes, tick: Tick | None = None, ttl_seconds: float | None = None
-    ) -> int:
+        self, subject: str, headers: Mapping[str, str], body: bytes, tick: Tick | None = None, ttl_seconds: float | None = None,
+        id: str | None = None,
+    ) -> int:  # fmt: skip
+        until, known = self._known.get(id or "", (0.0, 0))
+        if until > self._server.now():
+            return known
         self._sequence += 1
+        if id is not None:
+            self._known[id] = self._server.now() + REMEMBERED_SECONDS, self._sequence
         self.published[self._sequence] = Published(subject, headers, body, self._server.now(), tick)
         if ttl_seconds is not None:
             self.loop.call_later(ttl_seconds, self.ack, self._sequence, context=NOWHERE)

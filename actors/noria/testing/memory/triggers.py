@@ -102,9 +102,9 @@ class MemoryTriggers(Port):
         self.wire.closed.append(leave)
         return _Bound(leave)
 
-    async def publish(self, workflow: str, body: bytes, headers: Mapping[str, str]) -> None:
+    async def publish(self, workflow: str, body: bytes, headers: Mapping[str, str], id: str | None = None) -> None:
         subject = f"trigger.{workflow}"
-        await ask(self.wire, "publish", lambda: self.server.triggers.publish(subject, headers, body))
+        await ask(self.wire, "publish", lambda: self.server.triggers.publish(subject, headers, body, id=id))
 
     async def bury(self, kind: str, workflow: str, body: bytes, headers: Mapping[str, str], reason: str) -> None:
         lines = {k.lower(): v.replace("\r", " ").replace("\n", " ").strip() for k, v in headers.items()}
