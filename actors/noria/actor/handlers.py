@@ -21,7 +21,7 @@ from noria.workflow.steps import Step
 if TYPE_CHECKING:
     from noria.actor.activation import Activation
     from noria.actor.notices import Notice
-    from noria.machine.state import Step as Record
+    from noria.machine.state import StepRecord
 
 
 class LiveContext(Context):
@@ -29,7 +29,7 @@ class LiveContext(Context):
 
     def __init__(
         self, activation: Activation, actor: Actor, step: Step | None = None, *, entry: str | None = None, value: Any = None,
-        attempt: int = 0, rounds: int = 0, record: Record | None = None, may_bail: bool = False,
+        attempt: int = 0, rounds: int = 0, record: StepRecord | None = None, may_bail: bool = False,
         tree: Tree | None = None, life: int = 0,
     ) -> None:  # fmt: skip
         """`tree`: what it sees of the run, if not what is recorded; `life`: which of its calls it is, where the tree does not say."""

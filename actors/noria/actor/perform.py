@@ -18,8 +18,7 @@ from noria.contract.facts import Fact, Finished, StepEnded, StepSuspended, StepW
 from noria.contract.values import plain
 from noria.errors import InvalidInput, LimitExceeded, NonRetryable, Tripwire
 from noria.limits import LINGER_SECONDS, NO_HANDLER_PAUSES
-from noria.machine.state import Actor, live, place
-from noria.machine.state import Step as StepRecord
+from noria.machine.state import Actor, StepRecord, live, place
 from noria.machine.tasks import RunStep
 from noria.retry import Retry
 from noria.workflow.context import BailSignal, SuspendSignal

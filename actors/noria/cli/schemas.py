@@ -12,9 +12,9 @@ from noria.actor.load import RECORD_FORMAT
 from noria.cli.output import out, print_json
 from noria.cli.session import AsJson, Namespace, execute, load_workflow
 from noria.contract.export import asyncapi, schema_of, schemas
-from noria.machine.state import Actor, Step, Tree
+from noria.machine.state import Actor, StepRecord, Tree
 from noria.workflow.builder import Workflow
-from noria.workflow.steps import Step as StepDefinition
+from noria.workflow.steps import Step
 
 app = typer.Typer(help="JSON Schema and AsyncAPI.", no_args_is_help=True)
 TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
@@ -55,10 +55,10 @@ def record() -> dict[str, Any]:
     release adds is not required: readers fill it in."""
     new = Tree().dump()
     properties: dict[str, Any] = {name: {"type": TYPES[type(value)]} if value is not None else {} for name, value in new.items()}
-    definitions = {"Actor": _closed(Actor), "Step": _closed(Step)}
+    definitions = {"Actor": _closed(Actor), "StepRecord": _closed(StepRecord)}
     definitions["Actor"].pop("$defs", None)
     properties["actors"] = {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/Actor"}}
-    properties["held"] = {"type": "object", "additionalProperties": {"$ref": "#/$defs/Step"}}
+    properties["held"] = {"type": "object", "additionalProperties": {"$ref": "#/$defs/StepRecord"}}
     tree = {"type": "object", "properties": properties, "required": ["actors", "base"], "additionalProperties": False}
     known: dict[str, Any] = {"v": {"const": RECORD_FORMAT}, "tree": tree}
     removed = {"type": "object", "properties": {"deleted": {"const": True}}, "required": ["deleted"]}
@@ -66,7 +66,7 @@ def record() -> dict[str, Any]:
     return {"title": "a run's record, or what stays of a deleted one", "anyOf": [whole, removed], "$defs": definitions}
 
 
-def _closed(kind: type[Actor | Step]) -> dict[str, Any]:
+def _closed(kind: type[Actor | StepRecord]) -> dict[str, Any]:
     return {**schema_of(kind), "additionalProperties": False}
 
 
@@ -74,7 +74,7 @@ def of_workflow(workflow: Workflow) -> dict[str, Any]:
     """"<workflow>/input", "<workflow>/output", and "<workflow>/steps/<step>/…" of each step, nested workflows included."""
     found: dict[str, Any] = {f"{workflow.id}/input": workflow.input_schema(), f"{workflow.id}/output": workflow.output_schema()}
     for name, unit in workflow.units.items():
-        if isinstance(unit, StepDefinition):
+        if isinstance(unit, Step):
             found.update({f"{workflow.id}/steps/{name}/{part}": schema for part, schema in unit.schemas().items()})
         else:
             found.update({f"{workflow.id}/nested/{part}": schema for part, schema in of_workflow(unit).items()})

@@ -9,8 +9,7 @@ from noria.contract.facts import BlockEnded, Fact, Finished
 from noria.contract.rewinds import Retried
 from noria.contract.values import as_list
 from noria.limits import MAX_CHILDREN
-from noria.machine.state import ENDED, Actor, Tree, join, place, segment, split
-from noria.machine.state import Step as Record_
+from noria.machine.state import ENDED, Actor, StepRecord, Tree, join, place, segment, split
 from noria.machine.tasks import Ask, Hold, Record, Rest, RunChildren, RunMapping, RunSleep, RunStep, Task, Unit
 from noria.workflow.builder import Workflow
 from noria.workflow.entries import BranchEntry, Entry, ForeachEntry, LoopEntry, MapEntry, ParallelEntry, SleepEntry, ThenEntry
@@ -114,7 +113,7 @@ def _step(tree: Tree, actor: Actor, step: Step, *, round: int = 1, leaf: bool = 
             return Record([_as_ended(record)])
 
 
-def _as_ended(record: Record_) -> Finished:
+def _as_ended(record: StepRecord) -> Finished:
     return Finished(record.status, record.ended_at or 0.0, error=record.error, tripwire=record.tripwire)
 
 

@@ -24,7 +24,7 @@ from noria.contract.facts import (
 )  # fmt: skip
 from noria.contract.rewinds import Retried, Rewound
 from noria.machine.lives import adopt, assume_arms, begin_round, retry, rewind, succeed, travelled
-from noria.machine.state import ENDED, Actor, Step, Tree, items, join, parent, place, remove, segment, split, suspension_of, write
+from noria.machine.state import ENDED, Actor, StepRecord, Tree, items, join, parent, place, remove, segment, split, suspension_of, write
 
 
 def fold_command(tree: Tree, sequence: int, path: str, command: Command) -> None:
@@ -205,14 +205,14 @@ def _fold(tree: Tree, actor: Actor, sequence: int, fact: Fact) -> None:
             assert_never(fact)
 
 
-def _record(tree: Tree, actor: Actor, fact: StepEnded | StepSuspended | StepWaiting) -> Step:
+def _record(tree: Tree, actor: Actor, fact: StepEnded | StepSuspended | StepWaiting) -> StepRecord:
     """The step's record, begun anew for its first fact and for each round of a loop."""
     record = actor.steps.get(fact.step)
     if record is None or fact.round > record.iterations:
         if fact.step not in actor.order:
             actor.order.append(fact.step)
         given = fact.input if fact.has_input else actor.prev
-        record = actor.steps[fact.step] = Step("running", given, fact.started_at, iterations=fact.round)
+        record = actor.steps[fact.step] = StepRecord("running", given, fact.started_at, iterations=fact.round)
         held = tree.held.pop(place(actor.path, fact.step), None) if tree.held else None
         if held is not None:
             record.suspend_payload, record.suspended_at = held.suspend_payload, held.suspended_at
@@ -287,7 +287,7 @@ def _foreach_ended(tree: Tree, actor: Actor, block: BlockEnded) -> None:
     found = [tree.actors[p] for p in paths if p in tree.actors]
     outputs = [tree.actors[p].output if p in tree.actors else None for p in paths]
     inside = items(tree, actor, block.entry)
-    record = actor.steps[block.entry] = Step(block.status, actor.prev, ended_at=block.ended_at, error=block.error, tripwire=block.tripwire)
+    record = actor.steps[block.entry] = StepRecord(block.status, actor.prev, ended_at=block.ended_at, error=block.error, tripwire=block.tripwire)
     record.started_at = min((i.started_at for i in inside if i.started_at is not None), default=block.ended_at)
     for name, value in suspension_of(inside).items():
         setattr(record, name, value)

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from noria.contract.facts import Answered
 from noria.contract.rewinds import Assumed, Retried, Rewind, Rewound
-from noria.machine.state import Actor, Step, Tree, join, live, parent, segment, split, write
+from noria.machine.state import Actor, StepRecord, Tree, join, live, parent, segment, split, write
 
 
 def begin_round(tree: Tree, actor: Actor, fact: Answered) -> None:
@@ -72,7 +72,7 @@ def rewind(tree: Tree, fact: Rewound) -> None:
         _rewind(tree, before, paths, part)
     root.status, root.output, root.error, root.tripwire, root.ended_at = "active", None, None, None, None
     travelled(tree, fact.command)
-    tree.held = {place: Step("suspended", suspend_payload=h.payload, suspended_at=h.suspended_at) for place, h in fact.held.items()}
+    tree.held = {place: StepRecord("suspended", suspend_payload=h.payload, suspended_at=h.suspended_at) for place, h in fact.held.items()}
     tree.held_data = [fact.command, fact.resume]
     tree.takeovers, tree.began_at, tree.updated_at = 0, fact.at, fact.at
 
@@ -107,7 +107,7 @@ def _rewind(tree: Tree, before: dict[str, Actor], known: list[str], part: Rewind
         if stay:
             actor.children[unit] = [join(part.path, segment(path)) for path in stay]
     for unit, assumed in part.steps.items():
-        actor.steps[unit] = Step("success", assumed.input, assumed.started_at, assumed.ended_at, assumed.output)
+        actor.steps[unit] = StepRecord("success", assumed.input, assumed.started_at, assumed.ended_at, assumed.output)
     for seg, assumed in part.children.items():
         _assume(tree, actor, seg, assumed)
 

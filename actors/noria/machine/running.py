@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from noria.machine.fold import link
-from noria.machine.state import Actor, Step, Tree, segment, split
+from noria.machine.state import Actor, StepRecord, Tree, segment, split
 
 STATUSES = {"workflow-step-start": "running", "workflow-step-waiting": "waiting"}
 
@@ -31,7 +31,7 @@ def _show(actor: Actor, step: str, status: str, at: float, data: dict[str, Any])
     record = actor.steps.get(step)
     if record is None or record.status == "success":  # the first time, or a further round of a loop
         round = 1 if record is None else record.iterations + 1
-        record = actor.steps[step] = Step(status, data.get("input", actor.prev), at, iterations=round)
+        record = actor.steps[step] = StepRecord(status, data.get("input", actor.prev), at, iterations=round)
     record.status = status
     if "attempt" in data:
         record.attempts = data["attempt"] + 1

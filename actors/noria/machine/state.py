@@ -22,7 +22,7 @@ Register: TypeAlias = dict[str, list[Any]]  # key -> [sequence, value], or [sequ
 
 
 @dataclass(slots=True)
-class Step:
+class StepRecord:
     """The record of a step: what api.md calls a StepResult, with times in epoch seconds."""
 
     status: str
@@ -63,7 +63,7 @@ class Actor:
     tripwire: dict[str, Any] | None = None
     started_at: float | None = None
     ended_at: float | None = None
-    steps: dict[str, Step] = field(default_factory=dict[str, Step])
+    steps: dict[str, StepRecord] = field(default_factory=dict[str, StepRecord])
     order: list[str] = field(default_factory=list[str])  # unit ids by first execution
     children: dict[str, list[str]] = field(default_factory=dict[str, list[str]])  # unit id -> paths, by first fact
     lives: dict[str, int] = field(default_factory=dict[str, int])  # unit id, or "unit=index" of one item -> its current life
@@ -105,7 +105,7 @@ class Tree:
         self.state: Register = {}
         self.context: Register = {}
         self.fired: dict[str, float] = {}  # path -> the latest timer that is due
-        self.held: dict[str, Step] = {}  # by place: suspensions that a time travel answers when their step is reached
+        self.held: dict[str, StepRecord] = {}  # by place: suspensions that a time travel answers when their step is reached
         self.held_data: list[Any] = [0, None]  # [sequence, data] for them
         self.travels: dict[int, TimeTravel] = {}  # time travels that no fact of the root covers yet
         self.cancel = 0
@@ -218,9 +218,9 @@ class Tree:
             if name not in ("actors", "wide") and name in data:
                 setattr(tree, name, _like(getattr(tree, name), data[name]))
         tree.pending = [(sequence, path) for sequence, path in tree.pending]
-        tree.held = {place: made(Step, cast(Any, given)) for place, given in tree.held.items()}
+        tree.held = {place: made(StepRecord, cast(Any, given)) for place, given in tree.held.items()}
         for given in data["actors"]:
-            given["steps"] = {k: made(Step, v) for k, v in given["steps"].items()}
+            given["steps"] = {k: made(StepRecord, v) for k, v in given["steps"].items()}
             tree.actors[given["path"]] = made(Actor, given)
         if not all(type(entry) is list for register in (tree.state, tree.context) for entry in register.values()):
             raise ValueError("a register of another shape")

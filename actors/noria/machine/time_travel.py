@@ -9,7 +9,7 @@ from noria.contract.rewinds import Assumed, Held, Rewind, Rewound
 from noria.contract.values import as_dict, as_list
 from noria.errors import GraphMismatch
 from noria.machine.decide import waits
-from noria.machine.state import ENDED, Actor, Step, Tree, join, looped, place, segment
+from noria.machine.state import ENDED, Actor, StepRecord, Tree, join, looped, place, segment
 from noria.workflow import builder, steps
 from noria.workflow.entries import BranchEntry, Entry, ForeachEntry, LoopEntry, MapEntry, ParallelEntry, SleepEntry, ThenEntry, Unit
 
@@ -169,7 +169,7 @@ class _Level:
         paths = self.stored.children.get(unit)
         return self.plan.tree.actors.get(paths[-1]) if paths else None
 
-    def _assumed(self, stored: Step | Actor | None, said: dict[str, Any] | None, prev: Any, given: Any) -> Assumed:
+    def _assumed(self, stored: StepRecord | Actor | None, said: dict[str, Any] | None, prev: Any, given: Any) -> Assumed:
         """From the caller's record, else what the entry after it is given, else what is stored, else made up."""
         said, now = said or {}, self.plan.now
         made_up: dict[str, Any] = {}

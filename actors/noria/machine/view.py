@@ -7,11 +7,11 @@ from operator import attrgetter
 from typing import Any
 
 from noria.machine.decide import resumed
-from noria.machine.state import ENDED, RESTING, Actor, Step, Tree, items, live, segment, split, suspension_of
+from noria.machine.state import ENDED, RESTING, Actor, StepRecord, Tree, items, live, segment, split, suspension_of
 
 OPEN = ("suspended", "waiting", "running", "paused")
 USAGE = ("input_tokens", "output_tokens", "total_tokens")
-SHOWN = tuple(f.name for f in fields(Step) if f.name not in ("resumed", "labels", "until"))
+SHOWN = tuple(f.name for f in fields(StepRecord) if f.name not in ("resumed", "labels", "until"))
 _shown = attrgetter(*SHOWN)
 
 
