@@ -16,6 +16,7 @@ import pytest
 from pydantic import BaseModel
 
 from noria import Context, Noria, Workflow, step
+from noria.client import waiting
 from noria.contract.envelopes import decode
 from noria.contract.facts import StepEnded
 from noria.contract.values import loads
@@ -350,3 +351,45 @@ async def test_a_sleep_survives_its_worker_and_its_server(tmp_path: Path, lag: C
     await again.stop()
     assert result.status == "success" and result.result == 7 and len(woke) == 1
     assert 4.0 <= woke[0] - began <= 4.5 + 5 * lag(), woke[0] - began
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, port: Any, name: str) -> list[Any]:
+    """The arguments of each call from now on."""
+    calls, method = list[Any](), getattr(port, name)
+
+    def call(*args: Any) -> Any:
+        calls.append(args)
+        return method(*args)
+
+    monkeypatch.setattr(port, name, call)
+    return calls
+
+
+async def test_who_waits_for_a_wide_foreach_does_not_read_it_again_and_again(
+    noria: Noria, server_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "FIRST_LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(waiting, "LONGEST_LOOK_SECONDS", 0.02)
+    going = asyncio.Event()
+
+    @step
+    async def item(n: int) -> str:
+        if n == 200:
+            await going.wait()
+        return "x" * 100
+
+    flow = Workflow("wide").foreach(item, concurrency=4).commit()
+    async with Noria.connect(server_url, namespace=noria.namespace) as far, noria.worker(flow, lease=5):
+        run = noria.create_run(flow)
+        async for event in run.stream(list(range(201))):
+            if event.type == "workflow-step-progress" and event.data["completed"] == 200:
+                break
+        looks, readings = counted(monkeypatch, far.broker.log, "last"), counted(monkeypatch, far.broker.log, "read_tree")
+        outcome = asyncio.create_task(far.create_run("wide", run.id).result())
+        async with asyncio.timeout(30):
+            while len(looks) < 30:
+                await asyncio.sleep(0.01)
+        assert len(readings) == 1
+        going.set()
+        result = await outcome
+    assert result.status == "success" and len(result.result) == 201

@@ -45,10 +45,10 @@ class Waiting:
         end = None if timeout is None else monotonic() + timeout
         try:
             after = await begin()
-            pause = FIRST_LOOK_SECONDS if after and not look else 0.0
+            pause, watch = FIRST_LOOK_SECONDS if after and not look else 0.0, _Watch(self._broker, run, after, ended)
             while True:
                 left = pause if end is None else min(pause, end - monotonic())
-                found = await self._next(run, news, max(0.0, left), after, ended)
+                found = await watch.next(news, max(0.0, left))
                 if found is not None:
                     return found
                 if end is not None and monotonic() >= end:
@@ -58,34 +58,6 @@ class Waiting:
             self._waiters[run].remove(news)
             if not self._waiters[run]:
                 del self._waiters[run]
-
-    async def _next(self, run: RunKey, news: asyncio.Queue[bytes], seconds: float, after: int, ended: bool) -> dict[str, Any] | None:
-        try:
-            async with asyncio.timeout(seconds):
-                told = loads(await news.get())
-            shown = told["view"]
-            done = ENDED if ended else ENDED | {"suspended", "paused"}
-            if shown is not None:
-                if shown["status"] in done and told["in"] >= after > 0:  # without a command to wait for there may be a newer one
-                    return shown
-                if shown["status"] not in ENDED:
-                    return None
-        except TimeoutError:
-            pass
-        except BAD_DATA:
-            log.warning("news of run %s are unreadable: read instead", run.run)
-        try:
-            loaded = await load(self._broker, ActorKey(*run))
-            if loaded.deleted and not loaded.tree.root.started:
-                raise RunNotFound(f"run {run.run!r} of workflow {run.workflow!r} was deleted")
-            good = loaded.tree.over if ended else settled(loaded.tree, after)
-            good = good and await is_newest(self._broker, ActorKey(*run), loaded.tree)
-        except BrokerUnavailable:
-            return None
-        except NewerFormat as error:  # who hosts it can read it, and tells
-            log.warning("run %s cannot be read here: %s", run.run, error)
-            return None
-        return view(loaded.tree, *run) if good else None
 
     async def _too_late(self, run: RunKey) -> Exception:
         if not await self._broker.commands.hosted(run.workflow):
@@ -100,3 +72,53 @@ class Waiting:
     def _told(self, run: RunKey, body: bytes) -> None:
         for news in self._waiters.get(run, ()):
             news.put_nowait(body)
+
+
+class _Watch:
+    """One wait: what it read last is not read again while nothing came to the run's root, whatever its children do."""
+
+    def __init__(self, broker: Broker, run: RunKey, after: int, ended: bool) -> None:
+        self._broker, self._run, self._key, self._after, self._ended = broker, run, ActorKey(*run), after, ended
+        self._read: tuple[int, int] | None = None  # the root's last fact and command in it
+
+    async def next(self, news: asyncio.Queue[bytes], seconds: float) -> dict[str, Any] | None:
+        """The run's view once it is as it was waited for; None: not by this news, or in this time."""
+        try:
+            async with asyncio.timeout(seconds):
+                told = loads(await news.get())
+            shown = told["view"]
+            done = ENDED if self._ended else ENDED | {"suspended", "paused"}
+            if shown is not None:
+                if shown["status"] in done and told["in"] >= self._after > 0:  # without a command to wait for there may be a newer one
+                    return shown
+                if shown["status"] not in ENDED:
+                    return None
+        except TimeoutError:
+            pass
+        except BAD_DATA:
+            log.warning("news of run %s are unreadable: read instead", self._run.run)
+        try:
+            return await self._look()
+        except BrokerUnavailable:
+            return None
+        except NewerFormat as error:  # who hosts it can read it, and tells
+            log.warning("run %s cannot be read here: %s", self._run.run, error)
+            return None
+
+    async def _look(self) -> dict[str, Any] | None:
+        if self._read is not None and await self._is_unchanged(self._read):
+            return None
+        self._read = None
+        loaded = await load(self._broker, self._key)
+        tree = loaded.tree
+        if loaded.deleted and not tree.root.started:
+            raise RunNotFound(f"run {self._run.run!r} of workflow {self._run.workflow!r} was deleted")
+        if not (tree.over if self._ended else settled(tree, self._after)):
+            self._read = tree.root.last, tree.newest_command
+            return None
+        return view(tree, *self._run) if await is_newest(self._broker, self._key, tree) else None
+
+    async def _is_unchanged(self, read: tuple[int, int]) -> bool:
+        """Of a wide fan-out the whole tree is long to read, and says nothing of the root."""
+        fact, command = await asyncio.gather(self._broker.log.last(self._key), self._broker.commands.last(self._key))
+        return read == (fact.sequence if fact is not None else 0, command.sequence if command is not None else 0)
