@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import ChainMap, UserDict, UserList
 from datetime import datetime, timedelta
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -40,6 +42,12 @@ def test_not_a_number_is_null_wherever_it_stands() -> None:
 def test_python_types_become_their_json_form() -> None:
     given = {"s": {1}, "t": (1,), "d": timedelta(seconds=1), "at": datetime(2020, 1, 1), "u": UUID(int=1), "n": Decimal("1.5")}
     assert plain(given) == {"s": [1], "t": [1], "d": "PT1S", "at": "2020-01-01T00:00:00", "u": str(UUID(int=1)), "n": "1.5"}
+
+
+def test_what_behaves_like_a_dict_or_a_list_is_one() -> None:
+    known = {"a": 1}
+    given = [MappingProxyType(known), UserDict(known), ChainMap(known), known.keys(), known.values(), known.items(), range(2), UserList([b"\xff"])]
+    assert plain(given) == [known, known, known, ["a"], [1], [["a", 1]], [0, 1], ["b'\\xff'"]]
 
 
 def test_errors_survive_their_own_faults() -> None:

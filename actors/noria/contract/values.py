@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence, Set, ValuesView
 from typing import Any, cast
 
 import orjson
@@ -40,7 +41,19 @@ def _default(value: Any) -> Any:
     try:
         return to_jsonable_python(value)
     except Exception:
+        return _collected(value)
+
+
+def _collected(value: Any) -> Any:
+    """Of what is no dict or list but behaves like one (a view, a range, a proxy) what is in it; else the repr."""
+    try:
+        if isinstance(value, Mapping):
+            return dict(cast(Mapping[Any, Any], value))
+        if isinstance(value, (Sequence, Set, ValuesView)) and not isinstance(value, (bytes, bytearray, memoryview)):
+            return list(cast(Sequence[Any], value))
+    except Exception:
         return shown(value)
+    return shown(value)
 
 
 def dumps(value: Any) -> bytes:
