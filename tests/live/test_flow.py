@@ -127,3 +127,22 @@ async def test_a_members_failure_does_not_stop_the_further_tries_beside_it(noria
         result = await noria.run(flow, timeout=20)
     assert tries == {"again": 4, "hopeless": 1}
     assert result.error is not None and result.error.message.endswith(units[0].id), result.error
+
+
+async def test_a_condition_that_fails_stops_those_beside_it(noria: Noria) -> None:
+    stopped = asyncio.Event()
+
+    async def slow(x: int) -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            stopped.set()
+
+    async def fails(x: int) -> None:
+        await asyncio.sleep(0)
+        raise ValueError(x)
+
+    flow = Workflow("asks").branch((slow, same), (fails, same.clone(id="other")))
+    async with noria.worker(flow):
+        result = await noria.run(flow, 7, timeout=20)
+    assert stopped.is_set() and result.error is not None and result.error.message == "condition of 'branch-0': 7"

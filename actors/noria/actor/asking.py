@@ -8,6 +8,7 @@ import logging
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from noria.actor import owned
 from noria.actor.handlers import LiveContext, call
 from noria.actor.notices import Notice
 from noria.actor.outcomes import ENGINE, failure, with_end
@@ -77,7 +78,7 @@ async def _answer(
 ) -> Any:
     match entry:
         case BranchEntry():
-            answers = await asyncio.gather(*(call(activation, c, plain(value), context) for c in entry.conditions))
+            answers = await owned.together(call(activation, c, plain(value), context) for c in entry.conditions)
             wanted = actor.aims.get(entry.id, [])[:1]  # a time travel to an arm runs it whatever its condition says
             return [member.id for member, yes in zip(entry.members, answers, strict=True) if yes or member.id in wanted]
         case LoopEntry():

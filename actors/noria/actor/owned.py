@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
-async def together(works: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """All at once. When one raises the others are stopped first."""
+async def together(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """All at once; what they give. When one raises the others are stopped first."""
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
-        await asyncio.gather(*tasks)
+        return await asyncio.gather(*tasks)
     finally:
         await stop(tasks)
 
