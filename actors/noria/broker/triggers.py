@@ -19,6 +19,7 @@ from noria.ports import Letter, Receiver, Tick, Trigger
 
 log = logging.getLogger("noria.broker")
 REASON, CUT, ORIGINAL = "Noria-Reason", "Noria-Truncated", "Noria-Original-"
+KNOWN_BY, OURS = "Nats-Msg-Id", "noria:"  # by which the server knows a message again, and what marks it as our word to it
 ACK_WAIT = 30_000_000_000
 EXISTS = 10148
 TAKEN = (10099, 10100)  # a work queue takes one consumer per subject
@@ -33,7 +34,7 @@ class NatsTrigger:
         self._connection, self._reply = connection, msg.reply if msg.reply.startswith("$JS.ACK.") else ""
         self.subject, self.body = msg.subject, msg.data
         self.count, self.sequence, _, self.time = delivered(self._reply) if self._reply else (1, 0, 0, 0.0)
-        self.headers: Mapping[str, str] = {k.lower(): v for k, v in msg.headers.items()}
+        self.headers: Mapping[str, str] = {k.lower(): v for k, v in msg.headers.items() if k != KNOWN_BY or not v.startswith(OURS)}
         self.tick = _tick(self.headers)
 
     def ack(self) -> None:
@@ -129,7 +130,7 @@ class NatsTriggers:
         await self.connection.append(self.subjects.dead_letter(kind, workflow), body, None, text.encode())
 
     async def publish(self, workflow: str, body: bytes, headers: Mapping[str, str], id: str | None = None) -> None:
-        known = {} if id is None else {"Nats-Msg-Id": id}
+        known = {} if id is None else {KNOWN_BY: f"{OURS}{id}"}
         await self.connection.append(self.subjects.trigger(workflow), body, None, _lines({**headers, **known}).encode())
 
     async def dead(
