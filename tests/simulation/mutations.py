@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any
 
-from noria.actor import attending, children, endings, load, perform, resting, sleeping, travel
+from noria.actor import attending, children, endings, load, perform, resting, sleeping, spread, travel
 from noria.actor.activation import Activation
 from noria.actor.children import _Fanout
 from noria.actor.journal import Journal
+from noria.actor.spread import Spread
 from noria.contract import commands
 from noria.contract.facts import Fact, FactMessage, Finished
 from noria.contract.rewinds import Rewound
@@ -60,14 +61,16 @@ def door_acknowledged_early() -> list[Patch]:
 
 
 def parent_rests_too_early() -> list[Patch]:
-    begin = _Fanout._send_start
+    collect = _Fanout._collect
 
-    async def mutated(fanout: _Fanout, child: Actor) -> None:
-        await begin(fanout, child)
-        if segment(child.path) in fanout.remote and child.status not in ENDED:
-            fanout._rest(segment(child.path), "suspended")
+    def mutated(fanout: _Fanout) -> bool:
+        news = collect(fanout)
+        for child in [fanout.child(seg) for seg in sorted(fanout.remote)]:
+            if child.started and child.status not in ENDED:
+                fanout._rest(segment(child.path), "suspended")
+        return news
 
-    return [(_Fanout, "_send_start", mutated)]
+    return [(_Fanout, "_collect", mutated)]
 
 
 def news_without_reading() -> list[Patch]:
@@ -176,13 +179,13 @@ MUTATIONS: dict[str, Callable[[], list[Patch]]] = {
     "no timer": lambda: [(room, "set_timer", _nothing) for room in (perform, sleeping)],
     "a timer that came too early is not set again": lambda: [(sleeping, "rearm", _nothing)],
     "a spread child begins with its own log only": child_without_its_record,
-    "resumes and timers are not passed down": lambda: [(_Fanout, "_pass_down", _no)],
-    "what a spread child is sent is not a compare-and-set": lambda: [(_Fanout, "_send", _send_blindly)],
+    "resumes and timers are not passed down": lambda: [(Spread, "pass_down", _no)],
+    "what a spread child is sent is not a compare-and-set": lambda: [(Spread, "_send", _send_blindly)],
     "record again what a former host recorded": lambda: [(Journal, "_adopt", lambda *_: None)],
     "trust a stale read": lambda: [(attending, "_is_confirmed", _believed)],
     "time travel reads beyond its step": travel_reads_beyond_its_step,
     "fork reads beyond its step": fork_reads_beyond_its_step,
-    "step by step goes on": lambda: [(place, "is_paused", lambda _: False) for place in (decide, children)],
+    "step by step goes on": lambda: [(place, "is_paused", lambda _: False) for place in (decide, children, spread)],
     "a nested workflow is not tried again": lambda: [(place, "retried", lambda *_: None) for place in (decide, children)],
     "what comes for an earlier life counts": lambda: [(Tree, "is_over", lambda *_: False)],
     "a cancel stays where it came": lambda: [(endings, "_stop_elsewhere", _stop_nobody)],
@@ -197,8 +200,8 @@ async def _no(*_: Any) -> bool:
     return False
 
 
-async def _send_blindly(fanout: _Fanout, child: Actor, command: commands.Command) -> bool:
-    activation = fanout.activation
+async def _send_blindly(children: Spread, child: Actor, command: commands.Command) -> bool:
+    activation = children.activation
     sequence = await activation.broker.commands.send(activation.journal.key_of(child), commands.encode(command))
     fold_command(activation.tree, sequence, child.path, command)
     return True

@@ -1,4 +1,4 @@
-"""Children of one entry: in place as tasks up to a window, the rest spread over the cluster by command."""
+"""Children of one entry: in place as tasks up to a window, the rest spread over the cluster; how many at once, and which rest."""
 
 from __future__ import annotations
 
@@ -6,19 +6,16 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from noria.actor import owned, parcels
+from noria.actor import owned
+from noria.actor.spread import Spread
 from noria.clock import now
-from noria.contract import commands
 from noria.contract.events import TOLD_BY_FACT
 from noria.contract.rewinds import Retried
 from noria.limits import CHILD_WINDOW
-from noria.machine.decide import is_paused, resumed, retried, waits
-from noria.machine.fold import fold_command
+from noria.machine.decide import is_paused, retried
 from noria.machine.state import ENDED, RESTING, Actor, join, place, segment, split
 from noria.machine.tasks import RunChildren
 from noria.machine.view import child_status
-from noria.ports import Refused
-from noria.workflow.builder import Workflow
 from noria.workflow.entries import ForeachEntry, ParallelEntry
 from noria.workflow.steps import Step
 
@@ -53,8 +50,7 @@ class _Fanout:
         self.done: list[asyncio.Task[Any]] = []  # of both, not collected yet
         self.bell = asyncio.Event()  # something is done, or there is news
         self.stirred = False  # the activation read what came
-        self.passed: set[tuple[str, float]] = set()  # timers of children that live elsewhere
-        self.sent = {path: sequence for sequence, path in activation.tree.pending}  # the last command to each
+        self.spread = Spread(activation, actor)
         self.closed = False  # an item failed or bailed: begin no more items; what began goes on to its end, further tries included
         self.ended = 0
         self.again: list[tuple[str, Retried]] = []
@@ -93,7 +89,7 @@ class _Fanout:
         entry = self.task.entry
         if isinstance(entry, ForeachEntry) and isinstance(entry.unit, Step):
             stirred = [child for child in map(self.child, segments) if entry.id in child.steps]
-            resumes = [resume for child in stirred if (resume := self._new_resume(child, entry.id)) is not None]
+            resumes = [resume for child in stirred if (resume := self.spread.new_resume(child, entry.id)) is not None]
             if resumes:
                 self._tell_beginning(resume_payload=max(resumes, key=lambda resume: resume[0])[1])
 
@@ -156,8 +152,8 @@ class _Fanout:
                 if child.started:
                     rested.append(child)
                 else:
-                    await self._store_input()
-                    self.sending.add(self._begun(self._send_start(child)))
+                    await self.spread.store_input()
+                    self.sending.add(self._begun(self.spread.start(child)))
                 if self.activation.watching == 1:
                     self.activation.wake()  # the first one: the supervisor must begin to re-read
             else:
@@ -192,103 +188,13 @@ class _Fanout:
 
     async def _go_on(self, child: Actor) -> None:
         """A child that lives elsewhere, as a former host or this one had it: one that rests goes on by what came for it."""
-        if child.status in RESTING and not self._has_command(child) and not await self._pass_down(child):
+        if child.status in RESTING and not self.spread.has_command(child) and not await self.spread.pass_down(child):
             self._rest(segment(child.path), child.status)
-
-    async def _store_input(self) -> None:
-        """A child elsewhere reads what this workflow was given: what its type made of it is stored before."""
-        journal = self.activation.journal
-        if self.actor.path and journal.opening.get(self.actor.path):
-            await self.activation.record(self.actor, [])
-
-    async def _send_start(self, child: Actor) -> None:
-        """Give the child a host of its own, by a command."""
-        activation, tree = self.activation, self.activation.tree
-        told = await activation.teller.tell(tree)
-        start = commands.Start(
-            activation.journal.nonces.next(), now(), child.input, tree.resource_id, told.state, told.context,
-            version=tree.version, traceparent=activation.journal.traceparent, member=child.member, travelled=tree.travelled,
-            shared=told.shared,
-        )  # fmt: skip
-        await self._send(child, start)
-
-    async def _send(self, child: Actor, command: commands.Command) -> bool:
-        """A compare-and-set on what the child was sent before, so that of two hosts one sends. False: what the other one
-        sent is read now, and decides anew. Raises Refused when neither is known."""
-        activation, known = self.activation, self._last_command(child)
-        key, port = activation.journal.key_of(child), activation.broker.commands
-        body = await parcels.pack(activation.broker, key.tree, commands.encode(command))
-        try:
-            sequence = await port.send(key, body, known)
-        except Refused:
-            others = await port.read(key, known)
-            for entry in others:
-                await activation.journal.take_in(entry)
-                self.sent[child.path] = entry.sequence
-            if others:
-                return False
-            sequence = await port.send(key, body, 0)  # what was sent before aged out
-        fold_command(activation.tree, sequence, child.path, command)
-        self.sent[child.path] = sequence
-        return True
-
-    def _last_command(self, child: Actor) -> int:
-        return max(self.sent.get(child.path, 0), child.in_seen)
-
-    async def _pass_down(self, child: Actor) -> bool:
-        """Hand what reached the root on to a child that lives elsewhere: resumes, timers, the word to go on; False: there is nothing."""
-        passed = False
-        while self._is_held(child) and not self._has_command(child):
-            await self._send(child, await self._repeated([], None))
-            passed = True
-        for member in self._members(child):
-            for step in list(member.steps):  # facts may come meanwhile
-                while (resume := self._new_resume(member, step)) is not None:
-                    await self._send(child, await self._repeated([(member.path, step)], resume[1]))
-                    passed = True
-            for name, until in waits(member):
-                passed = await self._pass_timer(child, commands.TimerFired("", now(), member.path, name, until)) or passed
-        return passed
-
-    async def _pass_timer(self, child: Actor, timer: commands.TimerFired) -> bool:
-        """Step by step it waits for its turn. It says nothing of what the child has to know to go on: that is sent before."""
-        tree, known = self.activation.tree, (timer.path, timer.until)
-        if tree.fired.get(timer.path, 0.0) < timer.until or known in self.passed or is_paused(tree):
-            return False
-        while known not in self.passed:
-            written = [entry[0] for register in (tree.state, tree.context) for entry in register.values()]
-            if self._last_command(child) < max(tree.per_step, *written, 0):
-                await self._send(child, await self._repeated([], None))
-                continue
-            timer.id = self.activation.journal.nonces.next()
-            if await self._send(child, timer):
-                self.passed.add(known)
-        return True
 
     async def _pass_on(self) -> None:
         """What came for children that live elsewhere and are active: they need not rest before they get it."""
         for seg in sorted(self.remote):
-            await self._pass_down(self.child(seg))
-
-    def _new_resume(self, member: Actor, step: str) -> list[Any] | None:
-        """The resume that came for a suspended step, unless it is one that was passed down already."""
-        resume = resumed(member, step) if member.steps[step].status == "suspended" else None
-        return resume if resume is not None and resume[2] == self.activation.key.path else None
-
-    async def _repeated(self, targets: list[tuple[str, str]], data: Any) -> commands.Resume:
-        """A resume for a child that knows of state and request context only what it was told and did itself."""
-        tree, told = self.activation.tree, await self.activation.teller.tell(self.activation.tree)
-        id = self.activation.journal.nonces.next()
-        return commands.Resume(id, now(), targets, data, told.context, bool(tree.per_step), told.state, shared=told.shared)
-
-    def _is_held(self, child: Actor) -> bool:
-        """Whether a child stopped after the one step that it was asked for, while its run may go on."""
-        return child.status == "paused" and not is_paused(self.activation.tree)
-
-    def _has_command(self, child: Actor) -> bool:
-        """Whether something is on its way to a child, which will go on by it unless it ended meanwhile."""
-        pending = self.activation.tree.pending
-        return child.status not in ENDED and any(path == child.path and s > child.in_seen for s, path in pending)
+            await self.spread.pass_down(self.child(seg))
 
     def _collect(self) -> bool:
         """Count who came to rest, and take up again who got what it waits for; whether anything came from outside."""
@@ -305,7 +211,7 @@ class _Fanout:
         self.stirred = False
         resting = [child for child in map(self.child, self.remote) if child.status in RESTING]
         for child in resting:
-            if not self._has_command(child) and not self._is_held(child):
+            if not self.spread.has_command(child) and not self.spread.is_held(child):
                 self._rest(segment(child.path), child.status)
         stirred = self._with_news() if self.rested else set[str]()
         again = [s for s in self.rested if s in stirred]
@@ -336,26 +242,14 @@ class _Fanout:
         """Segments of the children that got, themselves or somewhere below, what they wait for."""
         above = self.actor.path
         start = len(above) + 1 if above else 0
-        return {m.path[start:].partition(".")[0] for m in self.activation.tree.below(above) if self._has_news(m)}
-
-    def _has_news(self, member: Actor) -> bool:
-        due = self.activation.tree.fired.get(member.path, 0.0)
-        return any(self._new_resume(member, step) for step in member.steps) or any(due >= until for _, until in waits(member))
-
-    def _members(self, child: Actor) -> list[Actor]:
-        """A child and all below it; nothing is below a step."""
-        unit = self.activation.places.unit(self.actor.path)
-        assert isinstance(unit, Workflow)
-        if isinstance(unit.units[split(segment(child.path))[0]], Step):
-            return [child]
-        return [child, *self.activation.tree.below(child.path)]
+        return {m.path[start:].partition(".")[0] for m in self.activation.tree.below(above) if self.spread.has_news(m)}
 
     def _rest(self, seg: str, status: str) -> None:
         if seg in self.remote:
             self.remote.discard(seg)
             self.activation.watching -= 1
         child = self.child(seg)
-        if status == "waiting" and is_paused(self.activation.tree) and any(map(self._has_news, self._members(child))):
+        if status == "waiting" and is_paused(self.activation.tree) and any(map(self.spread.has_news, self.spread.members(child))):
             status = "paused"  # its timer was not passed down yet
         retry = retried(self.actor, self.workflow, child, now()) if status == "failed" else None
         if retry is not None:
