@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import compileall
 import os
+import signal
 import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -19,6 +20,8 @@ from noria.embedded import start_server
 
 if sys.dont_write_bytecode:  # tests start some hundred interpreters, and each would compile the package anew
     compileall.compile_dir(Path(package.__file__).parent, quiet=2)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a background job: the commands that are tested would not hear Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

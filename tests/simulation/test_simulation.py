@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 SEEDS = 200
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)  # for a busy machine: a matter of half a minute
 def test_no_world_breaks_a_guarantee() -> None:
     broken = dict(simulate_all([*kept(), *range(1000, 1000 + SEEDS)]))
     assert not broken, next(iter(broken.values()))
