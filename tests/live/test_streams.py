@@ -69,6 +69,25 @@ async def test_an_observer_that_looks_while_the_run_begins_misses_nothing(noria:
             assert numbers(events) == [0, 1], n
 
 
+async def test_a_streams_result_is_that_of_its_stretch_whatever_came_later(noria: Noria) -> None:
+    flow = asking()
+    async with noria.worker(flow, lease=5):
+        run = noria.create_run(flow)
+        first, unread = run.stream(1), run.observe(close_on_suspend=True)
+        assert types(await drained(first))[-1] == "finish"
+        again = run.resume_stream(5)
+        async for event in again:
+            if event.type == "workflow-finish":
+                break
+        travel = run.time_travel_stream("ask")
+        assert types(await drained(travel))[-1] == "finish"
+        await run.cancel()
+        parked, resumed, travelled = await first.result(), await again.result(), await travel.result()
+        assert (await unread.result()).status == (await run.result()).status == "canceled"
+    assert (parked.status, parked.suspended[0].payload, resumed.status, resumed.result) == ("suspended", {"x": 2}, "success", 10)
+    assert (travelled.status, travelled.suspended[0].labels) == ("suspended", ("asked",)) and parked.run_id == run.id
+
+
 async def test_an_observer_goes_past_what_was_resumed(noria: Noria) -> None:
     flow = asking()
     async with noria.worker(flow, lease=5):

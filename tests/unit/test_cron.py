@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -52,9 +53,10 @@ def test_a_wildcard_is_all_values(field: int, count: int) -> None:
         "", "*", "* * * *", "* * * * * * *", "60 * * * *", "* 24 * * *", "* * 0 * *", "* * 32 * *", "* * * 13 * ", "* * * * 8", "-1 * * * *",
         "*/0 * * * *", "*/x * * * *", "5-1 * * * *", "a b c d e", "every day at nine or so", "1,,2 * * * *", "1- * * * *", "@hourly", "* * L * *",
         "* * * * 5L", "* * * * 5#2", "0 0 31 2 *", "1.5 * * * *",
+        None, 5, ["0 9 * * *"],
     ],
 )  # fmt: skip
-def test_what_is_no_cron_is_refused_when_written(expression: str) -> None:
+def test_what_is_no_cron_is_refused_when_written(expression: Any) -> None:
     with pytest.raises(DefinitionError, match="cron") as caught:
         Cron(expression)
     assert repr(expression) in str(caught.value)

@@ -37,6 +37,11 @@ class EventReader:
         return max(self._tree.cursor, self._tree.root.last)
 
     @property
+    def tree(self) -> Tree:
+        """The run as of the last entry read."""
+        return self._tree
+
+    @property
     def seen(self) -> int:
         """The last command that the run's host had seen at its last fact."""
         return self._tree.root.in_seen

@@ -16,7 +16,7 @@ from noria.contract.results import RunResult
 from noria.errors import BrokerUnavailable, NoriaError, RunNotFound, ValueUnavailable
 from noria.limits import QUIET_SECONDS
 from noria.machine.state import ENDED, Tree
-from noria.machine.view import settled
+from noria.machine.view import settled, view
 from noria.ports import ActorKey, RunKey, Stored
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class RunStream:
         self._begun: asyncio.Future[int] | None = None
         self._deadline: float | None = None
         self._aged_out: Tree | None = None
+        self._outcome: dict[str, Any] | None = None  # the run's view at the end of the iteration
 
     async def begin(self) -> int:
         """Send the command, once; its sequence."""
@@ -64,6 +65,8 @@ class RunStream:
 
     async def result(self) -> RunResult:
         """The outcome of the stretch that ends the stream."""
+        if self._outcome is not None:  # whatever became of the run since
+            return self._as_result(self._outcome)
         late = self._begun is not None and self._begun.done()
         await self._broker.provision()
         left = self._timeout if self._deadline is None else max(0.0, self._deadline - monotonic())
@@ -95,6 +98,9 @@ class RunStream:
         try:
             async for entry in entries:
                 for event in await reader.read(entry):
+                    # an observer may have come when some of the log was gone
+                    if not self._observes and await self._is_last(event, reader, sequence):
+                        self._outcome = view(reader.tree, *self._key)
                     yield event
                     if await self._is_last(event, reader, sequence):
                         return

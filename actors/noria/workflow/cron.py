@@ -34,6 +34,9 @@ class Cron:
     overlap: Overlap = "skip"
 
     def __post_init__(self) -> None:
+        expression: Any = self.expression
+        if not isinstance(expression, str):
+            raise DefinitionError(f"cron {expression!r}: give its five fields as one text, or six with seconds first")
         self._sim(SOME_DAY)
         self._zone()
         if self.overlap not in OVERLAPS:
