@@ -74,3 +74,14 @@ async def test_one_that_was_interrupted_begins_anew(noria: Noria, calls: Counter
         await run.cancel()
         sprung = True
         assert (await run.time_travel("c", resume=5)).result == {"slow": 1, "c": 6} and calls["slow"] == 2
+
+
+async def test_one_elsewhere_that_is_about_to_hear_of_a_cancel_begins_anew(noria: Noria, calls: Counter[str]) -> None:
+    flow = Workflow("apart").parallel(asking("a", calls), asking("c", calls), placement="spread").commit()
+    async with noria.worker(flow, lease=5), noria.worker(flow, lease=5):
+        run = noria.create_run(flow)
+        await run.start(1, timeout=20)
+        await run.cancel()
+        assert paths(await run.time_travel("c")) == [("a",), ("c",)] and calls == {"a": 2, "c": 2}
+        assert paths(await run.resume(5, step="c")) == [("a",)]
+        assert (await run.resume(6)).result == {"a": 7, "c": 6}

@@ -222,11 +222,14 @@ class _Level:
         return given or made_up
 
     def _goes_on(self, child: Actor) -> bool:
-        """Whether nothing in it waits for a timer: it knows its name only, is gone with the run's end and not of a fork."""
-        tree, stays = self.plan.tree, self.rewind.path == self.rewind.was
-        if stays and tree.root.status not in ENDED and self.plan.command.origin is None:
-            return True
-        return not any(True for actor in (child, *tree.below(child.path)) for _ in waits(actor))
+        """Whether nothing of it is lost. A timer knows what waits for it by its name only, is gone with the run's end and is
+        not of a fork; a spread child is about to hear of its run's end."""
+        tree, inside = self.plan.tree, [child, *self.plan.tree.below(child.path)]
+        ended = tree.root.status in ENDED
+        if ended and any(actor.started and actor.status not in ENDED for actor in inside):
+            return False
+        stays = not ended and self.rewind.path == self.rewind.was and self.plan.command.origin is None
+        return stays or not any(True for actor in inside for _ in waits(actor))
 
     def _items(self, unit: str) -> None:
         for stem in _items(self.stored, unit):
