@@ -6,6 +6,7 @@ MAX_INLINE_BYTES: Final = 128 * 1024  # larger values live in the blobs; less wh
 MAX_VALUE_BYTES: Final = 64 * 1024 * 1024  # a command or a message of facts, blobs included
 PAYLOAD_MARGIN_BYTES: Final = 8 * 1024  # of the server's max_payload, for headers
 CHUNK_BYTES: Final = 512 * 1024  # of a blob; less where the server's max_payload is less
+CHUNKS_AT_ONCE: Final = 32  # read or written; all of a very large value at once would time out together
 MAX_RESOURCE_ID: Final = 1024  # characters: it travels in headers
 MAX_SUBJECT: Final = 3000  # characters: the server cuts a connection that sends a longer line than 4096 bytes
 MAX_NESTING: Final = 32  # actors from the root down

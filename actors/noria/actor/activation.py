@@ -146,7 +146,7 @@ class Activation:
             else:
                 await self._run()
             await self._rest()
-            self.delivery.ack()
+            self._acknowledge()
             status, self.hosting = root.status, False
             return True
         except (Refused, Fenced):
@@ -160,6 +160,14 @@ class Activation:
             if self.stretch is not None:
                 self.stretch.end(status)
             self.host.free_slot(self)
+
+    def _acknowledge(self) -> None:
+        """The door, and what else in hand the actor consumed: each would be looked at by a reading of the whole tree."""
+        self.delivery.ack()
+        consumed = [d for d in self.others if d.sequence <= self.tree.root.in_seen]
+        self.others = [d for d in self.others if d not in consumed]
+        for delivery in consumed:
+            delivery.ack()
 
     async def _run(self) -> None:
         root = self.tree.root

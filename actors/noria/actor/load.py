@@ -75,7 +75,7 @@ async def _load(broker: Broker, key: ActorKey, newcomer: int, listener: Listener
     if stored is not None:
         revision = stored.revision
         try:
-            found = _recorded(await parcels.unpack(broker, key.tree, stored.body))
+            found = _recorded(await parcels.unpack(broker, key.tree, stored.body), key.path)
             if found is not None:
                 tree = found if key.path == "" else found.at(key.path)
             deleted = found is None
@@ -142,14 +142,14 @@ def _lags(key: ActorKey) -> BrokerUnavailable:
     return BrokerUnavailable(f"what the replicas know of run {key.run!r} lags behind their leader")
 
 
-def _recorded(body: bytes) -> Tree | None:
-    """The tree of a record; None for a tombstone."""
+def _recorded(body: bytes, path: str) -> Tree | None:
+    """The tree of a record, as far as it concerns an actor; None for a tombstone."""
     data: Any = loads(body) if body else {"deleted": True}
     if data.get("deleted"):
         return None
     if data["v"] > RECORD_FORMAT:
         raise NewerFormat(too_new("the record", data["v"], RECORD_FORMAT))
-    return Tree.of(data["tree"])
+    return Tree.of(data["tree"], path)
 
 
 async def _commands_since(broker: Broker, key: ActorKey, tree: Tree, newcomer: int) -> list[Stored] | None:

@@ -14,7 +14,7 @@ from noria.broker.wire import Incoming
 from noria.contract.subjects import Subjects
 from noria.contract.values import dumps
 from noria.errors import BrokerUnavailable, NoriaError, NotPermitted, ValueUnavailable
-from noria.limits import CHUNK_BYTES, PAYLOAD_MARGIN_BYTES
+from noria.limits import CHUNK_BYTES, CHUNKS_AT_ONCE, PAYLOAD_MARGIN_BYTES
 from noria.ports import RunKey, StoredRecord
 
 SUMMARY = "Noria-Summary"
@@ -102,17 +102,20 @@ class NatsBlobs:
         name = f"{name or hashlib.sha256(data).hexdigest()}-{max(1, (len(data) + size - 1) // size)}"
         subject = self.subjects.blob(run, name)
         if await last(self.connection, self.subjects.blobs, f"{subject}.0") is None:
-            chunks = range(0, len(data), size)
+            later = list(enumerate(range(0, len(data), size)))[1:]
+            for part in range(0, len(later), CHUNKS_AT_ONCE):
+                chunks = later[part : part + CHUNKS_AT_ONCE]
+                await asyncio.gather(*(self.connection.append(f"{subject}.{n}", data[at : at + size]) for n, at in chunks))
             # the first chunk goes last: who finds it finds all
-            sends = [self.connection.append(f"{subject}.{n}", data[at : at + size]) for n, at in enumerate(chunks) if n]
-            await asyncio.gather(*sends)
             await self.connection.append(f"{subject}.0", data[:size])
         return name
 
     async def get(self, run: RunKey, name: str) -> bytes:
         # by exact subjects: a wildcard would scan to the end of the stream
         subject, count = self.subjects.blob(run, name), int(name.rpartition("-")[2])
-        bodies = await asyncio.gather(*(self._chunk(f"{subject}.{n}") for n in range(count)))
+        bodies = list[bytes | None]()
+        for at in range(0, count, CHUNKS_AT_ONCE):
+            bodies += await asyncio.gather(*(self._chunk(f"{subject}.{n}") for n in range(at, min(at + CHUNKS_AT_ONCE, count))))
         found = [body for body in bodies if body is not None]
         if len(found) != count:
             raise ValueUnavailable(f"the stored value {name} of run {run.run!r} of workflow {run.workflow!r} is gone or incomplete")
