@@ -68,12 +68,13 @@ class Journal:
         if actor.path in self.adopted:
             self.adopted.discard(actor.path)
             return
+        seen = self.in_seen if actor.path == self.key.path else 0  # not what comes while it is looked who hosts: its timer, say
         if actor.last == 0 and self._tenure is not None and self._tenure.is_long() and not await self._hosts_still():
             raise Fenced  # what the other wrote may have aged out: an empty chain is as it was expected
         opening = self.opening.pop(actor.path, None)
         message = FactMessage(
             facts if opening is None else [*opening, *facts],
-            self.in_seen if actor.path == self.key.path else 0, self.door, self.nonce, self.nonces.next(), actor.member,
+            seen, self.door, self.nonce, self.nonces.next(), actor.member,
         )  # fmt: skip
         body = self._envelope.encode(actor.path, message)
         if len(body) > self._inline:

@@ -106,7 +106,10 @@ async def rearm(activation: Activation) -> None:
 async def hold(activation: Activation, actor: Actor, task: Hold) -> None:
     """Wait before a nested workflow is tried again."""
     if task.until - now() <= LINGER_SECONDS:
-        await asyncio.sleep(max(0.0, task.until - now()))
-    else:
-        await set_timer(activation, actor, "retry", task.until)
+        return await asyncio.sleep(max(0.0, task.until - now()))
+    if await set_timer(activation, actor, "retry", task.until):
+        return None
+    await activation.journal.catch_up()  # a former host may have begun it by another clock
+    if not actor.order and activation.tree.fired.get(actor.path, 0.0) < task.until:
         await activation.record(actor, [Rested("waiting", now())])
+    return None
