@@ -63,7 +63,7 @@ class Activation:
         self._signal: asyncio.Future[None] | None = None
         self._woken = False
         self._child_rested = False
-        self._saving = asyncio.Lock()
+        self.saving = asyncio.Lock()  # of the record, by one at a time
         self._saved_facts = 0
 
     @cached_property

@@ -31,7 +31,7 @@ SILENT = ("waiting", "paused", "running", "pending")
 async def save(activation: Activation, active: bool = False) -> None:
     """Put the record. A record follows its fact: one that is refused gives way to what is newer; of an active run it is
     left to the next time."""
-    async with activation._saving:  # pyright: ignore[reportPrivateUsage]
+    async with activation.saving:
         await _save(activation, active)
 
 

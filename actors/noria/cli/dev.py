@@ -41,7 +41,9 @@ async def _develop(noria: Noria, targets: list[str]) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    err.print(f"[bold]noria dev[/]: {noria.url}, namespace {noria.namespace}. Elsewhere: noria runs list --server {noria.url}", soft_wrap=True)
+    err.print(f"[bold]noria dev[/]: {noria.url}, namespace {noria.namespace}. In another terminal:", soft_wrap=True)
+    where = f"NATS_URL={noria.url} NORIA_NAMESPACE={noria.namespace}"
+    err.print(f"  export {where}; noria run WORKFLOW --input JSON; noria runs list", soft_wrap=True, highlight=False)
     places = {Path(t.rpartition(":")[0]).parent if ".py:" in t else Path.cwd() for t in targets}
     log = asyncio.create_task(print_events(noria))
     worker = await _start(noria, targets)
