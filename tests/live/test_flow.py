@@ -146,3 +146,38 @@ async def test_a_condition_that_fails_stops_those_beside_it(noria: Noria) -> Non
     async with noria.worker(flow):
         result = await noria.run(flow, 7, timeout=20)
     assert stopped.is_set() and result.error is not None and result.error.message == "condition of 'branch-0': 7"
+
+
+@pytest.mark.parametrize("kind", ["step", "loop", "nested", "members"])
+async def test_no_suspension_counts_for_the_timeout_however_often(noria: Noria, kind: str) -> None:
+    """Three of 0.8 s each, where 1.5 s are allowed; the time that members wait side by side counts once."""
+
+    def asks(x: int, ctx: Context) -> int:
+        asked = 1 + (ctx.suspend_data or 0)
+        if asked <= (1 if kind == "members" else 3) and (kind == "step" or ctx.resume_data is None):
+            ctx.suspend(asked)
+        return x
+
+    flow, third = Workflow("asks", timeout=1.5), lambda ctx: ctx.iteration == 3
+    match kind:
+        case "step":
+            flow = flow.then(step(asks))
+        case "loop":
+            flow = flow.do_until(step(asks), third)
+        case "nested":
+            flow = flow.do_until(Workflow("inside").then(step(asks)), third)
+        case _:
+            flow = flow.parallel(*(step(asks, id=f"asks-{n}") for n in range(4))).then(step(asyncio.Event().wait, id="hangs"))
+    async with noria.worker(flow, grace=0):
+        run = noria.create_run(flow)
+        result = await run.start(7)
+        while result.status == "suspended":
+            if kind != "members" or len(result.suspended) == 4:
+                await asyncio.sleep(0.8)
+            result = await run.resume(1, step=list(result.suspended[0].path))
+    assert result.started_at is not None and result.ended_at is not None
+    took = (result.ended_at - result.started_at).total_seconds()
+    if kind == "members":
+        assert result.error is not None and result.error.type == "StepTimeout" and 2.3 <= took < 4.2, took
+    else:
+        assert result.status == "success" and took > 2.4, result.error

@@ -30,11 +30,9 @@ def deadline(activation: Activation) -> float | None:
     began = tree.began_at or tree.created_at
     if timeout is None or began is None or activation.key.path:
         return None
-    pauses = [(s.suspended_at, s.resumed_at) for a in tree.actors.values() for s in a.steps.values()]
-    parked = sum(end - begin for begin, end in pauses if begin is not None and end is not None and begin >= began)
-    if tree.root.status == "suspended" and tree.updated_at is not None:
-        parked += now() - tree.updated_at
-    return began + timeout + max(0.0, parked)
+    since = tree.parked_since or (tree.root.status == "suspended" and tree.updated_at) or 0.0  # the latter in a record of 0.1.0
+    last = (tree.parked_until or now()) - since if since else 0.0
+    return began + timeout + tree.parked_ms / 1000 + max(0.0, last)
 
 
 def expiry(activation: Activation) -> asyncio.TimerHandle | None:

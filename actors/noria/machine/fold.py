@@ -165,6 +165,8 @@ def _fold(tree: Tree, actor: Actor, sequence: int, fact: Fact) -> None:
             _apply(tree, sequence, fact.writes)
             actor.status, actor.suspended_at, actor.leaf = "suspended", sequence, fact.leaf
             tree.leaf_done, tree.updated_at = sequence, fact.suspended_at
+            if actor is tree.root:
+                _park(tree, fact.suspended_at)
         case StepWaiting():
             record = _record(tree, actor, fact)
             record.status, record.until, record.attempts = "waiting", fact.until, fact.attempts
@@ -188,6 +190,8 @@ def _fold(tree: Tree, actor: Actor, sequence: int, fact: Fact) -> None:
             _block_ended(tree, actor, fact)
         case Rested():
             actor.status, tree.updated_at = fact.status, fact.at
+            if actor is tree.root and fact.status == "suspended":
+                _park(tree, fact.at)
         case TakenOver():
             actor.status = "active"
             if actor is tree.root:
@@ -220,7 +224,18 @@ def _record(tree: Tree, actor: Actor, fact: StepEnded | StepSuspended | StepWait
         actor.started_at = fact.started_at
     if fact.has_resume:
         record.resumed, record.resume_payload, record.resumed_at = True, fact.resume_payload, fact.started_at
+        if tree.parked_since:
+            went_on = max(fact.started_at, tree.parked_since)
+            tree.parked_until = min(tree.parked_until or went_on, went_on)
     return record
+
+
+def _park(tree: Tree, at: float) -> None:
+    """The run rests suspended from now on. Whole milliseconds: in which order they are summed up makes no difference."""
+    if tree.parked_until:
+        tree.parked_ms += round(1000 * (tree.parked_until - tree.parked_since))
+    if tree.parked_until or not tree.parked_since:
+        tree.parked_since, tree.parked_until = at, 0.0
 
 
 def _step_ended(tree: Tree, actor: Actor, sequence: int, fact: StepEnded) -> None:

@@ -75,6 +75,7 @@ def rewind(tree: Tree, fact: Rewound) -> None:
     tree.held = {place: StepRecord("suspended", suspend_payload=h.payload, suspended_at=h.suspended_at) for place, h in fact.held.items()}
     tree.held_data = [fact.command, fact.resume]
     tree.takeovers, tree.began_at, tree.updated_at = 0, fact.at, fact.at
+    tree.parked_ms, tree.parked_since, tree.parked_until = 0, 0.0, 0.0
 
 
 def travelled(tree: Tree, sequence: int) -> None:

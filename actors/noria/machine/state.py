@@ -94,8 +94,8 @@ class Tree:
 
     __slots__ = (
         "actors", "base", "began_at", "cancel", "commands", "context", "created_at", "cursor", "expires_at", "facts", "fired", "handed", "held",
-        "held_data", "hosted", "leaf_done", "misfit", "pending", "per_step", "resource_id", "state", "takeovers", "traceparent", "travelled",
-        "travels", "updated_at", "usage", "version", "wide",
+        "held_data", "hosted", "leaf_done", "misfit", "parked_ms", "parked_since", "parked_until", "pending", "per_step", "resource_id", "state",
+        "takeovers", "traceparent", "travelled", "travels", "updated_at", "usage", "version", "wide",
     )  # fmt: skip
 
     def __init__(self, base: str = "") -> None:
@@ -127,6 +127,9 @@ class Tree:
         self.expires_at: float | None = None  # when the record of an ended run is hidden
         self.began_at: float | None = None  # the start, or the last time travel
         self.updated_at: float | None = None
+        self.parked_ms = 0  # how long the run rested suspended, before its last such rest
+        self.parked_since = 0.0  # that one's beginning; 0: there was none
+        self.parked_until = 0.0  # and its end: a step went on by a resume; 0: none did
         self.wide: dict[int, tuple[list[str], set[str]]] = {}  # long lists of children as sets, by id; derived, a cache
 
     @property
