@@ -71,6 +71,8 @@ def test_exit_codes(tmp_path: Path) -> None:
     assert failed.returncode == 1
     assert bad.returncode == 2 and "sku" in bad.stderr
     assert missing.returncode == 2 and "'order'" in missing.stderr
+    vague = cli("run", "examples/order.py")
+    assert vague.returncode == 2 and "give examples/order.py:ATTR; it has 'order'" in vague.stderr
     assert nobody.returncode == 3 and "127.0.0.1:1: [Errno " in nobody.stderr
     assert tripped.returncode == 1 and "guard: not [so]" in tripped.stdout, tripped.stdout
     assert waiting.returncode == 4 and json.loads(waiting.stdout)["suspended"][0]["payload"] == {"need": "a number"}

@@ -25,6 +25,7 @@ from noria.cli.session import (
     Server,
     connected,
     execute,
+    is_local,
     is_private,
     load_workflow,
     read_json,
@@ -87,7 +88,7 @@ def run(
     result = execute(_run(workflow, input, run_id, timeout, server, namespace, quiet=json and not watch))
     print_json(result) if json else print_result(result)
     code = EXIT_OF_STATUS.get(result.status, FAILED)
-    if code == SUSPENDED and ":" in workflow and is_private(server):
+    if code == SUSPENDED and is_local(workflow) and is_private(server):
         gone = f"its private server is gone, and the run with it: noria dev {workflow} keeps one to resume on"
         err.print(gone, markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(code)
@@ -96,7 +97,7 @@ def run(
 async def _run(
     target: str, text: str | None, run_id: str | None, timeout: float | None, server: str | None, namespace: str, *, quiet: bool
 ) -> RunResult:
-    data, local = read_json(text, "--input"), ":" in target
+    data, local = read_json(text, "--input"), is_local(target)
     workflow = load_workflow(target) if local else target
     async with connected(server, namespace, embedded=local) as noria:
         handle = noria.create_run(workflow, run_id)
@@ -182,7 +183,7 @@ def graph(workflow: OneWorkflow, server: Server = None, namespace: Namespace = "
     """The graph as Mermaid text, or as JSON."""
 
     async def work() -> None:
-        found = load_workflow(workflow).graph if ":" in workflow else (await _registered(workflow, server, namespace))["graph"]
+        found = load_workflow(workflow).graph if is_local(workflow) else (await _registered(workflow, server, namespace))["graph"]
         print_json(found) if json else typer.echo(mermaid(found))
 
     execute(work())

@@ -34,16 +34,22 @@ VIA: ContextVar[str] = ContextVar("via", default="streams")  # how commands reac
 T = TypeVar("T")
 
 
+def is_local(target: str) -> bool:
+    """Whether it names a workflow by its code, not by the id under which a worker registered it."""
+    return ":" in target or target.endswith(".py")
+
+
 def load_workflow(target: str) -> Workflow:
     """The workflow at `module:attr` or `file.py:attr`. Raises InvalidInput that lists what the module has."""
-    place, _, attribute = target.rpartition(":")
-    if not place or not attribute:
+    place, _, attribute = (f"{target}:" if target.endswith(".py") else target).rpartition(":")
+    if not place or not (attribute or place.endswith(".py")):
         raise InvalidInput(f"{target!r}: give MODULE:ATTR or FILE.py:ATTR")
     contents = dict[str, Any](vars(_import(place)))
     found = contents.get(attribute)
     if not isinstance(found, Workflow):
         names = sorted(name for name, value in contents.items() if isinstance(value, Workflow))
-        raise InvalidInput(f"{place!r} has no workflow {attribute!r}; it has {choices(names)}")
+        wrong = f"has no workflow {attribute!r}" if attribute else "is no workflow by itself"
+        raise InvalidInput(f"{place!r} {wrong}: give {place}:ATTR; it has {choices(names)}")
     return found if found.committed else found.commit()
 
 
