@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from time import perf_counter
+from time import thread_time
 from typing import Any
 
 import pytest
@@ -193,9 +193,9 @@ def test_a_time_travel_over_a_wide_foreach_is_linear() -> None:
         for n in range(items):
             link(tree, tree.actor(f"pack={n}"))
         kept = [f"pack={n}" for n in range(items)]
-        began = perf_counter()
+        began = thread_time()
         rewind(tree, Rewound(1, 1.0, [Rewind("", "", items=kept, order=["pack"])]))
         assert len(tree.root.children["pack"]) == items
-        return perf_counter() - began
+        return thread_time() - began
 
     assert min(seconds(8000) for _ in range(3)) < 40 * min(seconds(800) for _ in range(3)), "a hundred times as long when each looks at all"
