@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from noria import Noria, Run, RunNotSuspended, RunResult, Workflow
+from noria import Context, Noria, Run, RunNotSuspended, RunResult, Workflow
 from tests.conformance.chains import looping, nesting, prompting
 from tests.conformance.doubles import drained, gives, outputs, types, waits
 from tests.conformance.test_suspend_stream_time_travel import picking
@@ -161,3 +161,21 @@ async def test_a_mapping_or_sleep_that_is_travelled_to_is_the_step_that_runs(nor
         assert result.status == "paused" and not calls and list(result.steps)[-1] == target.partition(".")[0]
         assert (await run.resume(per_step=True)).status == "paused" and calls.total() == 1
         assert (await run.resume()).result == (8 if target == "doubled" else 4)
+
+
+async def test_conditions_are_asked_when_the_run_goes_on(noria: Noria, calls: Counter[str]) -> None:
+    """With what it goes on with: who resumes may have changed the request context."""
+
+    def chosen(id: str) -> Any:
+        return lambda _, ctx: ctx.request_context.get("arm") == id
+
+    def width(_: Any, ctx: Context) -> int:
+        calls["width"] += 1
+        return ctx.request_context["width"]
+
+    flow = Workflow("chosen").then(gives("first", 1, calls)).branch((chosen("a"), gives("a", "a", calls)), (chosen("b"), gives("b", "b", calls)))
+    flow = flow.map(lambda out: list(out.values())).foreach(gives("item", lambda x: x, calls), concurrency=width).commit()
+    async with stepping(noria, flow, 0) as (run, _):
+        assert (await run.resume(per_step=True, request_context={"arm": "b"})).status == "paused"
+        assert calls == {"first": 1, "b": 1}
+        assert (await run.resume(request_context={"width": 2})).result == ["b"] and calls["width"] == 1

@@ -59,13 +59,18 @@ def _entry(tree: Tree, actor: Actor, workflow: Workflow, entry: Entry, now: floa
             return _block(tree, actor, workflow, entry, "parallel", segments, UNLIMITED, final, now, rested)
         case BranchEntry():
             if entry.id not in actor.answers:
-                return Ask(entry, entry.id, actor.prev)
+                return _ask(tree, actor, entry)
             segments = [actor.seg(arm) for arm in actor.answers[entry.id]]
             return _block(tree, actor, workflow, entry, "branch", segments, UNLIMITED, final, now, rested)
         case ForeachEntry():
             return _foreach(tree, actor, workflow, entry, final, now, rested)
         case _:
             assert_never(entry)
+
+
+def _ask(tree: Tree, actor: Actor, entry: BranchEntry | ForeachEntry) -> Task:
+    """What an entry begins with, once it is its turn: whoever goes on may change what its conditions look at."""
+    return Rest("paused") if is_paused(tree) else Ask(entry, entry.id, actor.prev)
 
 
 def is_paused(tree: Tree) -> bool:
@@ -167,7 +172,7 @@ def _foreach(
     limit = entry.concurrency
     if not isinstance(limit, int):
         if entry.id not in actor.answers:
-            return Ask(entry, entry.id, actor.prev)
+            return _ask(tree, actor, entry)
         limit = int(actor.answers[entry.id])
     segments = [actor.seg(f"{entry.id}={n}") for n in range(len(items))]
     return _block(tree, actor, workflow, entry, "foreach", segments, limit, final, now, rested)
