@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from noria.broker.reading import why_silent
 from noria.broker.wire import Incoming
 from noria.chance import fraction
 from noria.clock import monotonic
@@ -106,8 +107,8 @@ class Append:
         elif error is not None and error.get("code") not in TRY_LATER:
             self.fail(NoriaError(f"NATS refused a message on {self.subject}: {error.get('description')} ({code})"))
         elif is_late:
-            shown = self._connection.shown
-            self.fail(BrokerUnavailable(f"{shown} did not acknowledge a message on {self.subject} in time: {error or 'no answer'}"))
+            words = f"{self._connection.shown} did not acknowledge a message on {self.subject} in time: {error or 'no answer'}"
+            self.fail(BrokerUnavailable(await why_silent(self._connection, self._connection.stream_of(self.subject), words)))
         else:
             await asyncio.sleep(0.1 + fraction() * 0.1)
             self._again = True

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import base64
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from noria.broker.connection import Connection
 from noria.broker.wire import STATUS, Incoming
 from noria.clock import monotonic
 from noria.errors import BrokerUnavailable, NoriaError
 from noria.limits import ANSWER_SECONDS, PATIENCE_SECONDS
 
+if TYPE_CHECKING:
+    from noria.broker.connection import Connection
+
 BATCH = 1000
+NO_STREAM = 10059
 
 
 class Message(NamedTuple):
@@ -61,8 +64,18 @@ async def last(connection: Connection, stream: str, subject: str) -> Message | N
         except BrokerUnavailable:
             pass
         if monotonic() > end:
-            raise BrokerUnavailable(f"no answer about {subject}")
+            raise BrokerUnavailable(await why_silent(connection, stream, f"no answer about {subject}"))
         await asyncio.sleep(0.1)
+
+
+async def why_silent(connection: Connection, stream: str, words: str) -> str:
+    """The words, or that there is nothing that could answer: somebody deleted the stream."""
+    try:
+        info = orjson.loads((await connection.request(f"{connection.js}.STREAM.INFO.{stream}")).data)
+    except (NoriaError, ValueError):
+        return words
+    missing = info.get("error", {}).get("err_code") == NO_STREAM
+    return f"{words}: there is no stream {stream!r} any more: noria infra apply makes it anew" if missing else words
 
 
 async def last_of_leader(connection: Connection, stream: str, subject: str) -> bytes | None:
@@ -79,9 +92,9 @@ async def read(connection: Connection, stream: str, subject: str, after: int = 0
         try:
             size = BATCH if limit is None else min(BATCH, limit - len(found))
             page, more = await _page(connection, stream, subject, after, size)
-        except BrokerUnavailable:
+        except BrokerUnavailable as error:
             if monotonic() > end:
-                raise
+                raise BrokerUnavailable(await why_silent(connection, stream, str(error))) from error
             await asyncio.sleep(0.1)
             continue
         found += page
