@@ -8,6 +8,7 @@ PAYLOAD_MARGIN_BYTES: Final = 8 * 1024  # of the server's max_payload, for heade
 CHUNK_BYTES: Final = 512 * 1024  # of a blob; less where the server's max_payload is less
 CHUNKS_AT_ONCE: Final = 32  # read or written; all of a very large value at once would time out together
 MAX_RESOURCE_ID: Final = 1024  # characters: it travels in headers
+MAX_SCHEDULE_ID: Final = 64  # characters: a tick's run id is the schedule's and a time
 MAX_SUBJECT: Final = 3000  # characters: the server cuts a connection that sends a longer line than 4096 bytes
 MAX_NESTING: Final = 32  # actors from the root down
 MAX_LOG_MESSAGES: Final = 1_000_000  # of one run: a loop beyond that wants a new run

@@ -22,7 +22,7 @@ from noria.errors import NoriaError, NoWorker, RunNotActive, RunNotFound
 from noria.limits import API_WAIT_SECONDS, BULK_AT_ONCE, LIST_PAGE
 from noria.ports import Broker, Letter
 from noria.worker import Worker
-from noria.workflow.builder import Workflow
+from noria.workflow.builder import Workflow, id_of
 
 log = logging.getLogger("noria.client")
 
@@ -56,7 +56,7 @@ class RemoteRuns(Runs):
 
     async def get(self, run_id: str, workflow: Workflow | str | None = None, *, nested: bool = True) -> RunRecord | None:
         try:
-            record = read(RunRecord, await self._api.ask("get", run_id=run_id, workflow=_name(workflow), nested=nested))
+            record = read(RunRecord, await self._api.ask("get", run_id=run_id, workflow=id_of(workflow), nested=nested))
         except RunNotFound:
             return None
         return typed(record, workflow.parse_output if isinstance(workflow, Workflow) else None)
@@ -66,12 +66,12 @@ class RemoteRuns(Runs):
         since: datetime | None = None, until: datetime | None = None, limit: int = 100, offset: int = 0,
     ) -> RunPage:  # fmt: skip
         answer = await self._api.ask(
-            "list", workflow=_name(workflow), status=status, resource_id=resource_id, since=since, until=until, limit=limit, offset=offset
+            "list", workflow=id_of(workflow), status=status, resource_id=resource_id, since=since, until=until, limit=limit, offset=offset
         )
         return read(RunPage, answer)
 
     async def delete(self, run_id: str, workflow: Workflow | str | None = None, *, force: bool = False) -> None:
-        await self._api.ask("delete", within=API_WAIT_SECONDS, run_id=run_id, workflow=_name(workflow), force=force)
+        await self._api.ask("delete", within=API_WAIT_SECONDS, run_id=run_id, workflow=id_of(workflow), force=force)
 
     async def restart_active(self, workflow: Workflow | str | None = None) -> list[str]:
         found: list[RunSummary] = []
@@ -113,16 +113,16 @@ class RemoteSchedules(Schedules):
         self._api = api
 
     async def list(self, workflow: Workflow | str | None = None) -> list[ScheduleInfo]:
-        return [read(ScheduleInfo, found) for found in await self._api.ask("schedules", workflow=_name(workflow))]
+        return [read(ScheduleInfo, found) for found in await self._api.ask("schedules", workflow=id_of(workflow))]
 
     async def pause(self, id: str, workflow: Workflow | str | None = None) -> None:
-        await self._api.ask("schedules", action="pause", id=id, workflow=_name(workflow))
+        await self._api.ask("schedules", action="pause", id=id, workflow=id_of(workflow))
 
     async def resume(self, id: str, workflow: Workflow | str | None = None) -> None:
-        await self._api.ask("schedules", action="resume", id=id, workflow=_name(workflow))
+        await self._api.ask("schedules", action="resume", id=id, workflow=id_of(workflow))
 
     async def run(self, id: str, workflow: Workflow | str | None = None, *, request_id: str | None = None) -> str:
-        return (await self._api.ask("schedules", action="run", id=id, workflow=_name(workflow)))["run_id"]
+        return (await self._api.ask("schedules", action="run", id=id, workflow=id_of(workflow)))["run_id"]
 
 
 class RemoteDead(Dead):
@@ -150,7 +150,3 @@ class RemoteInfra(Infra):
 
     async def apply(self) -> list[str]:
         return await self.plan()
-
-
-def _name(workflow: Workflow | str | None) -> str | None:
-    return workflow.id if isinstance(workflow, Workflow) else workflow

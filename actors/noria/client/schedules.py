@@ -12,7 +12,7 @@ from noria.contract.schedules import ScheduleInfo
 from noria.errors import InvalidInput, choices
 from noria.ports import Refused, StoredSchedule
 from noria.triggers.schedules import as_cron, put
-from noria.workflow.builder import Workflow
+from noria.workflow.builder import Workflow, id_of
 
 if TYPE_CHECKING:
     from noria.client.noria import Noria
@@ -27,7 +27,7 @@ class Schedules:
     async def list(self, workflow: Workflow | str | None = None) -> list[ScheduleInfo]:
         """Every schedule that workers declared."""
         await self._noria.broker.provision()
-        found = await self._noria.broker.schedules.every(_name(workflow))
+        found = await self._noria.broker.schedules.every(id_of(workflow))
         return [await self._info(schedule) for schedule in sorted(found, key=lambda s: (s.workflow, s.id))]
 
     async def pause(self, id: str, workflow: Workflow | str | None = None) -> None:
@@ -59,7 +59,7 @@ class Schedules:
 
     async def _find(self, id: str, workflow: Workflow | str | None) -> StoredSchedule:
         await self._noria.broker.provision()
-        every = await self._noria.broker.schedules.every(_name(workflow))
+        every = await self._noria.broker.schedules.every(id_of(workflow))
         found = [schedule for schedule in every if schedule.id == id]
         if not found:
             raise InvalidInput(f"there is no schedule {id!r}; there are {choices(sorted(s.id for s in every))}")
@@ -77,7 +77,3 @@ class Schedules:
             schedule.id, schedule.workflow, definition.cron, definition.timezone, definition.input, definition.overlap, definition.paused,
             following, past.last_run, last_at, past.skipped,
         )  # fmt: skip
-
-
-def _name(workflow: Workflow | str | None) -> str | None:
-    return workflow.id if isinstance(workflow, Workflow) else workflow

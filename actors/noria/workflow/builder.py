@@ -236,6 +236,11 @@ class Workflow:
         return self.output.parse(f"Invalid output data: workflow {self.id!r}", data)
 
 
+def id_of(workflow: Workflow | str | None) -> str | None:
+    """The id of a workflow that is given by itself or by its id; None is none."""
+    return workflow.id if isinstance(workflow, Workflow) else workflow
+
+
 def as_unit(unit: Any) -> Unit:
     """A step or workflow as it is, a plain function as a step."""
     if isinstance(unit, (Step, Workflow)):

@@ -13,11 +13,11 @@ from cronsim import CronSim, CronSimError
 
 from noria.errors import DefinitionError
 from noria.ids import NAME
+from noria.limits import MAX_SCHEDULE_ID
 
 Overlap = Literal["skip", "allow", "cancel"]
 OVERLAPS = ("skip", "allow", "cancel")
 SOME_DAY = datetime(2026, 1, 1, tzinfo=UTC)
-MAX_ID = 64  # a run id is the schedule's and a time
 SAMPLES = 10
 
 
@@ -41,8 +41,8 @@ class Cron:
         self._zone()
         if self.overlap not in OVERLAPS:
             raise DefinitionError(f"cron {self.expression!r}: overlap is {self.overlap!r}; it may be {', '.join(map(repr, OVERLAPS))}")
-        if self.id is not None and (not NAME.fullmatch(self.id) or len(self.id) > MAX_ID):
-            raise DefinitionError(f"schedule id {self.id!r}: use up to {MAX_ID} letters, digits, '-' and '_'")
+        if self.id is not None and (not NAME.fullmatch(self.id) or len(self.id) > MAX_SCHEDULE_ID):
+            raise DefinitionError(f"schedule id {self.id!r}: use up to {MAX_SCHEDULE_ID} letters, digits, '-' and '_'")
 
     @property
     def pattern(self) -> str:
