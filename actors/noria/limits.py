@@ -38,6 +38,7 @@ RESCUE_COMMANDS: Final = 10_000  # looked at, from each end of what is not ackno
 SHARED_BYTES: Final = 4 * 1024  # of state and request context that go along with each command to a spread child; more is referred to
 SHARED_PART: Final = 16  # so large a part of it may have changed before it is stored anew
 SHARED_KEPT: Final = 32  # of them a host keeps
+RECORDS_KEPT: Final = 8  # of runs whose spread children a host looks at
 RESULTS_KEPT: Final = 64  # blocks of spread children whose parent's results a host keeps
 RESCUE_AT_ONCE: Final = 64  # actors looked at together
 THREADS: Final = 32  # sync steps running at once per worker

@@ -19,7 +19,7 @@ from noria.limits import LAG_SECONDS, LOG_TTL_SECONDS, MAX_NESTING, PATIENCE_SEC
 from noria.machine.fold import fold_command, fold_message, fold_unreadable
 from noria.machine.running import show_running
 from noria.machine.state import RESTING, Tree
-from noria.ports import ActorKey, Broker, RunKey, Stored
+from noria.ports import ActorKey, Broker, RunKey, Stored, StoredRecord
 
 log = logging.getLogger("noria.actor")
 RECORD_FORMAT = 1
@@ -75,7 +75,7 @@ async def _load(broker: Broker, key: ActorKey, newcomer: int, listener: Listener
     if stored is not None:
         revision = stored.revision
         try:
-            found = _recorded(await parcels.unpack(broker, key.tree, stored.body), key.path)
+            found = _recorded(await _opened(broker, key, stored, listener))
             if found is not None:
                 tree = found if key.path == "" else found.at(key.path)
             deleted = found is None
@@ -142,14 +142,22 @@ def _lags(key: ActorKey) -> BrokerUnavailable:
     return BrokerUnavailable(f"what the replicas know of run {key.run!r} lags behind their leader")
 
 
-def _recorded(body: bytes, path: str) -> Tree | None:
-    """The tree of a record, as far as it concerns an actor; None for a tombstone."""
-    data: Any = loads(body) if body else {"deleted": True}
+async def _opened(broker: Broker, key: ActorKey, record: StoredRecord, listener: Listener | None) -> Any:
+    """A record's data; for a child what concerns it."""
+    if not record.body:
+        return {"deleted": True}
+    if key.path and listener is not None:
+        return await listener.record(key, record)
+    return loads(await parcels.unpack(broker, key.tree, record.body))
+
+
+def _recorded(data: Any) -> Tree | None:
+    """The tree of a record; None for a tombstone."""
     if data.get("deleted"):
         return None
     if data["v"] > RECORD_FORMAT:
         raise NewerFormat(too_new("the record", data["v"], RECORD_FORMAT))
-    return Tree.of(data["tree"], path)
+    return Tree.of(data["tree"])
 
 
 async def _commands_since(broker: Broker, key: ActorKey, tree: Tree, newcomer: int) -> list[Stored] | None:

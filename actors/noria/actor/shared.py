@@ -4,17 +4,22 @@ reference in all of them once they are large. A thousand starts would store a la
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from collections import OrderedDict
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
+from noria.actor import parcels
 from noria.contract import commands
 from noria.contract.values import as_dict, dumps, loads
 from noria.errors import NoriaError
-from noria.limits import SHARED_BYTES, SHARED_KEPT, SHARED_PART
-from noria.machine.state import Register, Tree, live
-from noria.ports import Broker, RunKey
+from noria.limits import RECORDS_KEPT, SHARED_BYTES, SHARED_KEPT, SHARED_PART
+from noria.machine.state import Register, Tree, above, live
+from noria.ports import ActorKey, Broker, RunKey, StoredRecord
 
 Values: TypeAlias = dict[str, Any]
+P = TypeVar("P")
+T = TypeVar("T")
 
 
 class Told(NamedTuple):
@@ -81,23 +86,55 @@ def _size(told: Told) -> int:
     return len(dumps(told.state)) + len(dumps(told.context)) if told.state or told.context else 0
 
 
+class Record:
+    """A run's record as data, its actors by path."""
+
+    def __init__(self, body: bytes) -> None:
+        self._data: Values = loads(body) if body else {}
+        tree = self._data.get("tree")
+        self._actors: dict[str, Any] = {} if tree is None else {actor["path"]: actor for actor in tree["actors"]}
+        self._paths = sorted(self._actors)
+
+    def near(self, path: str) -> Values:
+        """A copy with the actors only on the child's own line."""
+        if not self._data.get("tree"):
+            return {**self._data}
+        begin, end = (bisect_left(self._paths, path + sign) for sign in "./")  # what begins with "path." stands between the two
+        line = [*reversed(above(path)), path, *self._paths[begin:end]]
+        thin = {**self._data["tree"], "actors": [self._actors[p] for p in line if p in self._actors]}
+        return loads(dumps({**self._data, "tree": thin}))
+
+
+async def _once(known: OrderedDict[P, asyncio.Task[T]], place: P, read: Callable[[], Coroutine[Any, Any, T]], most: int) -> T:
+    """What was read of a place, by whoever came first; again when that failed."""
+    reading = known.get(place)
+    if reading is None or (reading.done() and (reading.cancelled() or reading.exception() is not None)):
+        reading = known[place] = asyncio.create_task(read())
+        if len(known) > most:
+            known.popitem(last=False)
+    return await asyncio.shield(reading)
+
+
 class Listener:
-    """The end of the children: one for each host, which reads a blob once for all of them."""
+    """The end of the children: one for each host, which reads a blob, and the run's record, once for all of them."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._known: OrderedDict[tuple[RunKey, str], asyncio.Task[tuple[Values, Values]]] = OrderedDict()
+        self._records: OrderedDict[tuple[RunKey, int], asyncio.Task[Record]] = OrderedDict()
 
     async def hear(self, run: RunKey, command: commands.Start | commands.Resume) -> None:
         """Let a command that refers to a blob say what stands there. Raises NoriaError when that is gone, or of another shape."""
-        place = (run, command.shared)
-        reading = self._known.get(place)
-        if reading is None or (reading.done() and (reading.cancelled() or reading.exception() is not None)):
-            reading = self._known[place] = asyncio.create_task(self._read(run, command.shared))
-            if len(self._known) > SHARED_KEPT:
-                self._known.popitem(last=False)
-        state, context = await asyncio.shield(reading)
+        state, context = await _once(self._known, (run, command.shared), lambda: self._read(run, command.shared), SHARED_KEPT)
         command.state, command.context = {**state, **command.state}, {**context, **command.context}
+
+    async def record(self, child: ActorKey, stored: StoredRecord) -> Values:
+        """The record's data as far as it concerns a child, the caller's own. Raises like reading it."""
+        found = await _once(self._records, (child.tree, stored.revision), lambda: self._read_record(child.tree, stored), RECORDS_KEPT)
+        return found.near(child.path)
+
+    async def _read_record(self, run: RunKey, stored: StoredRecord) -> Record:
+        return Record(await parcels.unpack(self._broker, run, stored.body))
 
     async def _read(self, run: RunKey, name: str) -> tuple[Values, Values]:
         try:

@@ -214,16 +214,15 @@ class Tree:
         return data
 
     @classmethod
-    def of(cls, data: dict[str, Any], near: str = "") -> Tree:
-        """From `dump()`, through JSON; of the actors those only that `at(near)` looks at. Raises one of `values.BAD_DATA`
-        for anything else."""
+    def of(cls, data: dict[str, Any]) -> Tree:
+        """From `dump()`, through JSON. Raises one of `values.BAD_DATA` for anything else."""
         tree = cls(_like("", data["base"]))
         for name in cls.__slots__:
             if name not in ("actors", "wide") and name in data:
                 setattr(tree, name, _like(getattr(tree, name), data[name]))
         tree.pending = [(sequence, path) for sequence, path in tree.pending]
         tree.held = {place: made(StepRecord, cast(Any, given)) for place, given in tree.held.items()}
-        for given in data["actors"] if not near else [a for a in data["actors"] if _on_one_line(a["path"], near)]:
+        for given in data["actors"]:
             given["steps"] = {k: made(StepRecord, v) for k, v in given["steps"].items()}
             tree.actors[given["path"]] = made(Actor, given)
         if not all(type(entry) is list for register in (tree.state, tree.context) for entry in register.values()):
@@ -275,11 +274,6 @@ def remove(register: Register, sequence: int, keys: list[str] | None) -> None:
     for key in keys or ():
         if key not in register or register[key][0] <= sequence:
             register[key] = [sequence]
-
-
-def _on_one_line(path: str, other: str) -> bool:
-    """Whether one of two actors is the other, or above it."""
-    return not path or f"{path}.".startswith(f"{other}.") or f"{other}.".startswith(f"{path}.")
 
 
 def join(path: str, seg: str) -> str:
