@@ -11,7 +11,7 @@ import pytest
 
 from noria import Context, Noria, Workflow, step
 from noria.errors import NoriaError
-from tests.conformance.doubles import closed_store, fails, gives
+from tests.conformance.doubles import closed_store, drained, fails, gives, types
 from tests.conformance.test_reliability_concurrency import again, all_acknowledged, asks
 
 
@@ -61,6 +61,34 @@ async def test_a_cancel_meets_a_run_that_moves(noria: Noria) -> None:
             assert record is not None and record.status in ("success", "canceled")
             assert isinstance(resumed, NoriaError) or resumed.status == record.status
             assert record.steps["inner"].status == record.status
+
+
+@pytest.mark.parametrize("hosted", [True, False])
+async def test_many_cancels_from_anywhere_are_one(noria: Noria, server_url: str, hosted: bool) -> None:
+    """Of a run that is suspended two workflows deep, from another process that knows its id, at once and again."""
+    flow = Workflow("parent").then(Workflow("child").then(Workflow("grandchild").then(asks))).commit()
+    async with noria.worker(flow, lease=5):
+        run = noria.create_run(flow)
+        assert (await run.start(1)).status == "suspended"
+        if hosted:
+            await canceled_at_once(server_url, noria.namespace, run.id)
+    if not hosted:
+        await canceled_at_once(server_url, noria.namespace, run.id)
+    async with noria.worker(flow, lease=5):
+        events = await drained(run.observe())
+        assert (await run.result()).status == "canceled"
+    assert types(events)[-2:] == ["canceled", "finish"] and types(events).count("canceled") == 1
+
+
+async def canceled_at_once(server_url: str, namespace: str, id: str) -> None:
+    async with Noria.connect(server_url, namespace=namespace) as other:
+        await asyncio.gather(*(other.create_run("parent", id).cancel() for _ in range(5)))
+        await other.create_run("parent", id).cancel()
+        record = await other.runs.get(id)
+    assert record is not None and record.status == "canceled" and record.suspended == []
+    assert {name: step.status for name, step in record.steps.items()} == dict.fromkeys(
+        ["child", "child.grandchild", "child.grandchild.asks"], "canceled"
+    )
 
 
 @pytest.mark.row("CN-06")

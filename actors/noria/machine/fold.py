@@ -68,6 +68,8 @@ def fold_command(tree: Tree, sequence: int, path: str, command: Command) -> None
                     _only(tree, sequence, command.context)
         case Cancel():
             tree.cancel = max(tree.cancel, sequence)
+            if path == tree.base:
+                tree.cancels = [s for s in tree.cancels if actor.in_seen < s != sequence] + [sequence]
         case TimerFired():
             tree.fired[command.path] = max(tree.fired.get(command.path, 0.0), command.until)
         case Restart():

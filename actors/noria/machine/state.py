@@ -93,9 +93,9 @@ class Tree:
     """All actors at and below `base`, and what concerns the run as a whole."""
 
     __slots__ = (
-        "actors", "base", "began_at", "cancel", "commands", "context", "created_at", "cursor", "expires_at", "facts", "fired", "handed", "held",
-        "held_data", "hosted", "leaf_done", "misfit", "parked_ms", "parked_since", "parked_until", "pending", "per_step", "resource_id", "state",
-        "takeovers", "traceparent", "travelled", "travels", "updated_at", "usage", "version", "wide",
+        "actors", "base", "began_at", "cancel", "cancels", "commands", "context", "created_at", "cursor", "expires_at", "facts", "fired",
+        "handed", "held", "held_data", "hosted", "leaf_done", "misfit", "parked_ms", "parked_since", "parked_until", "pending", "per_step",
+        "resource_id", "state", "takeovers", "traceparent", "travelled", "travels", "updated_at", "usage", "version", "wide",
     )  # fmt: skip
 
     def __init__(self, base: str = "") -> None:
@@ -108,7 +108,8 @@ class Tree:
         self.held: dict[str, StepRecord] = {}  # by place: suspensions that a time travel answers when their step is reached
         self.held_data: list[Any] = [0, None]  # [sequence, data] for them
         self.travels: dict[int, TimeTravel] = {}  # time travels that no fact of the root covers yet
-        self.cancel = 0
+        self.cancel = 0  # the last one
+        self.cancels: list[int] = []  # those that no fact covers yet; derived: whoever loads a tree reads them again
         self.travelled = 0  # sequence of the last time travel: a cancel before it counts no more
         self.commands = 0  # to the root, folded
         self.per_step = 0  # sequence of the command that asked for one step only
@@ -209,7 +210,7 @@ class Tree:
     def dump(self) -> dict[str, Any]:
         """For JSON (dataclasses are left to the encoder); `Tree.of` of what comes back gives the same tree, but for
         commands that no fact covers: whoever loads a tree reads them again."""
-        data = {name: getattr(self, name) for name in self.__slots__ if name not in ("actors", "travels", "wide")}
+        data = {name: getattr(self, name) for name in self.__slots__ if name not in ("actors", "cancels", "travels", "wide")}
         data["actors"] = list(self.actors.values())
         return data
 
@@ -218,7 +219,7 @@ class Tree:
         """From `dump()`, through JSON. Raises one of `values.BAD_DATA` for anything else."""
         tree = cls(_like("", data["base"]))
         for name in cls.__slots__:
-            if name not in ("actors", "wide") and name in data:
+            if name not in ("actors", "cancels", "wide") and name in data:
                 setattr(tree, name, _like(getattr(tree, name), data[name]))
         tree.pending = [(sequence, path) for sequence, path in tree.pending]
         tree.held = {place: made(StepRecord, cast(Any, given)) for place, given in tree.held.items()}

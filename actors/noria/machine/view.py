@@ -36,9 +36,9 @@ def is_active(tree: Tree) -> bool:
 
 
 def canceled_at_rest(tree: Tree) -> bool:
-    """Whether the run rests and a cancel is its oldest unconsumed command: then nothing can come before it."""
-    waiting = [sequence for sequence, path in tree.pending if path == tree.base]
-    return tree.root.status in RESTING and bool(tree.cancel) and waiting[:1] == [tree.cancel]
+    """Whether the run rests and its oldest unconsumed command is a cancel: then nothing can come before it."""
+    oldest = next((sequence for sequence, path in tree.pending if path == tree.base), 0)
+    return tree.root.status in RESTING and oldest in tree.cancels
 
 
 def settled(tree: Tree, after: int = 0) -> bool:
