@@ -186,6 +186,8 @@ class Activation:
             await endings.fail(self, self.overrun)
         elif status == "canceled":
             await endings.cancel(self)
+        elif status == "waiting" and self._rests_already:
+            return  # others may have acknowledged the door: whoever holds the next command goes on
         elif root.status != status or root.in_seen < self.journal.in_seen:
             await sleeping.rearm(self)
             if status == "waiting":
@@ -219,7 +221,14 @@ class Activation:
 
     def _came_to(self, main: asyncio.Task[str], seen: int) -> str:
         status = self._outcome(main)
+        if status == "waiting" and self._rests_already:
+            return status
         return "again" if status in RESTING - ENDED and self.journal.in_seen > seen else status
+
+    @property
+    def _rests_already(self) -> bool:
+        """Whether this host recorded that the actor waits: its timer may have come meanwhile."""
+        return self.tree.root.status == "waiting" and self.tree.root.host == self.nonce
 
     @property
     def nonce(self) -> str:

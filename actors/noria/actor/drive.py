@@ -58,6 +58,8 @@ async def drive(activation: Activation, actor: Actor) -> str:
                     rested = await run_children(activation, actor, task, drive)
                 case _:
                     assert_never(task)
+            if actor is activation.tree.root and actor.status == "waiting" and isinstance(task, (RunStep, RunSleep)):
+                return "waiting"
         except (asyncio.CancelledError, AbortSignal):
             if isinstance(task, (RunStep, RunMapping, RunSleep)):
                 activation.interrupted[actor.path] = endings.interrupted(task, began)
