@@ -303,3 +303,32 @@ async def test_validate_false_holds_for_all_that_is_inside_wherever_the_step_run
             results = [await noria.run(flow, {"n": "odd"}, timeout=20) for flow in flows]
         said.append([(r.status, r.result) for r in results])
     assert said == [[("success", "dict"), ("success", "dict"), ("failed", None)]] * 2
+
+
+@step
+async def spoils(x: Any, ctx: Context) -> Any:
+    for given in (x, ctx.init_data, ctx.state["seen"], ctx.step_result("same"), ctx.suspend_data, ctx.resume_data, ctx.request_context["of"]):
+        if given is not None:
+            given["spoilt"] = True
+    if ctx.resume_data is None:
+        ctx.suspend({"why": {}})
+    return {"init": ctx.init_data, "state": ctx.state, "before": ctx.step_result("same")}
+
+
+def spoils_its_result(result: RunResult) -> None:
+    for given in (result.input, result.result, result.state["seen"], *(r.output for r in result.steps.values())):
+        if given is not None:
+            given["spoilt"] = True
+
+
+async def test_what_a_step_does_to_a_value_that_it_was_given_is_not_written(noria: Noria) -> None:
+    flow = Workflow("spoilt", on_finish=spoils_its_result).then(same).then(spoils)
+    for steps in (True, False):
+        async with noria.worker(flow, steps=steps), noria.worker(flow, runs=False):
+            run = noria.create_run(flow)
+            first = await run.start({"n": 1}, state={"seen": {}}, request_context={"of": {}}, timeout=20)
+            assert first.status == "suspended" and first.steps["spoils"].suspend_payload == {"why": {}}
+            last = await run.resume({"go": {}})
+        assert last.result == {"init": {"n": 1}, "state": {"seen": {}}, "before": {"n": 1}}, last.error
+        assert last.input == last.steps["same"].output == last.steps["spoils"].input == {"n": 1} and last.state == {"seen": {}}
+        assert last.steps["spoils"].resume_payload == {"go": {}} and last.steps["spoils"].suspend_payload == {"why": {}}

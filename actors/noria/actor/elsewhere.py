@@ -161,7 +161,7 @@ def _request(activation: Activation, step: Step, context: LiveContext, progress:
     return calls.StepCall(
         call=call, root=activation.key.workflow, workflow=context.workflow_id, step=step.id, run_id=context.run_id, path=list(context.path),
         resource_id=context.resource_id,
-        input=plain(context.input), init_data=plain(context.init_data), attempt=context.attempt, recovered=context.recovered,
+        input=plain(context.input), init_data=context.init_data, attempt=context.attempt, recovered=context.recovered,
         iteration=context.iteration, index=context.index, state=context.values(), request_context=dict(context.request_context), results=results,
         resume_data=plain(context.resume_data), suspend_data=plain(context.suspend_data), idempotency_key=context.idempotency_key,
         checks=activation.places.validates(".".join(context.path)), timeout=step.timeout, heartbeat=CALL_HEARTBEAT_SECONDS, progress=progress,

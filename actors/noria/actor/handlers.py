@@ -59,8 +59,8 @@ class LiveContext(Context):
     def init_data(self) -> Any:
         scope = self._activation.places.scope(self._tree, self._actor)
         if scope is not None:
-            return scope.input
-        return self._above.init if self._actor.init is None else self._actor.init
+            return plain(scope.input)  # what the caller does to it is not in the log
+        return plain(self._above.init if self._actor.init is None else self._actor.init)
 
     @property
     def idempotency_key(self) -> str:
@@ -80,7 +80,7 @@ class LiveContext(Context):
 
     @property
     def state(self) -> Any:
-        values = self.values()
+        values = plain(self.values())
         if self._step is not None and self._step.state_type is not None:
             return self._step.parse_state(values)
         return self._activation.places.workflow_of(self._actor).parse_state(values)
@@ -97,9 +97,9 @@ class LiveContext(Context):
         wanted = step if isinstance(step, str) else step.id
         scope = self._activation.places.scope(self._tree, self._actor)
         if scope is None:
-            return self._above.results.get(wanted, default)
+            return plain(self._above.results[wanted]) if wanted in self._above.results else default
         found = result(self._tree, scope, wanted)
-        return default if found is None else found[0]
+        return default if found is None else plain(found[0])
 
     def results(self) -> dict[str, Any]:
         """What `step_result` knows, by step."""

@@ -151,7 +151,7 @@ async def _try(activation: Activation, actor: Actor, task: RunStep, fact: _Attem
         context.input = value
         started: dict[str, Any] = {"attempt": context.attempt, "status": "running"}
         if fact.has_input or task.input is not actor.prev:  # else readers know it
-            started["input"] = kept
+            started["input"] = kept if fact.has_input else task.input
         if task.resume is not None:
             started["resume_payload"] = fact.resume_payload
         fact.notice = context.notice = Notice(activation.journal, activation.host.notices, actor, step.id, started)

@@ -12,7 +12,7 @@ from noria.actor.retention import expires_at
 from noria.clock import now
 from noria.contract.facts import Fact, FactMessage, Finished, Rested, StepSuspended
 from noria.contract.results import run_result
-from noria.contract.values import dumps, loads
+from noria.contract.values import dumps, loads, plain
 from noria.errors import NoriaError
 from noria.limits import MAX_RESULT_NEWS_BYTES, RETENTION_GRACE_SECONDS
 from noria.machine.fold import fold_message
@@ -92,7 +92,8 @@ async def call_back(activation: Activation, facts: list[Fact]) -> None:
     state = tree.root.status
     if state in SILENT:
         return
-    result = run_result(view(tree, activation.key.workflow, activation.key.run), workflow.parse_output)
+    shown = plain(view(tree, activation.key.workflow, activation.key.run))  # the end's facts are not the callback's to change
+    result = run_result(shown, workflow.parse_output)
     due = {"on_finish": workflow.on_finish, "on_error": workflow.on_error if state in ("failed", "tripwire") else None}
     for name, callback in due.items():
         if callback is not None:

@@ -39,7 +39,7 @@ class CallContext(Context):
 
     @property
     def init_data(self) -> Any:
-        return self._call.init_data
+        return plain(self._call.init_data)
 
     @property
     def idempotency_key(self) -> str:
@@ -51,7 +51,7 @@ class CallContext(Context):
 
     @property
     def state(self) -> Any:
-        values = {**self._call.state, **self._patch}
+        values = plain({**self._call.state, **self._patch})
         return self._step.parse_state(values) if self._step.state_type is not None else self._workflow.parse_state(values)
 
     def _check_state(self, changes: dict[str, Any]) -> None:
@@ -62,7 +62,8 @@ class CallContext(Context):
     def step_result(self, step: Any, default: Any = None) -> Any:
         if self._call.results is None:
             raise NoriaError("step_result(): the results before were not sent along: too large, or not known to the caller")
-        return self._call.results.get(step if isinstance(step, str) else step.id, default)
+        wanted = step if isinstance(step, str) else step.id
+        return plain(self._call.results[wanted]) if wanted in self._call.results else default
 
     async def write(self, data: Any) -> None:
         await self._tell(calls.Output(data=plain(data)))

@@ -75,15 +75,15 @@ class Step:
             if is_emptied(value, kept):
                 return value, value
         if not self.annotation:
-            return kept, kept
+            return plain(kept), kept
         typed = self.annotation.parse(what, kept)
         recorded = plain(typed)
         return typed, (kept if is_emptied(kept, recorded) else recorded)
 
     def parse_resume(self, value: Any) -> tuple[Any, Any]:
-        """(typed, plain) resume data. Raises InvalidInput."""
+        """(what the function gets, what the record keeps) of plain JSON. Raises InvalidInput."""
         if not self.resume:
-            return value, value
+            return plain(value), value
         typed = self.resume.parse(f"Invalid resume data: step {self.id!r}", value)
         return typed, plain(typed)
 
@@ -96,7 +96,7 @@ class Step:
     def known_suspend(self, value: Any) -> Any:
         """A stored suspend payload as its declared type; as it is where it is none of this version's."""
         try:
-            return None if value is None else self.suspend.parse("", value)
+            return None if value is None else self.suspend.parse("", plain(value))
         except InvalidInput:
             return value
 
