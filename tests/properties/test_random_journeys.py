@@ -4,9 +4,7 @@ sent back from where they are, forked. In the end they come to what the interpre
 from __future__ import annotations
 
 import asyncio
-import itertools
 import random
-import uuid
 from typing import Any
 
 import pytest
@@ -14,8 +12,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from noria import AmbiguousResume, Noria, Run, RunResult, Workflow
-from tests.conftest import drop
-from tests.properties.graphs import asking_graphs, make_flow, named
+from tests.properties.batches import take_each
+from tests.properties.graphs import asking_graphs
 from tests.properties.interpreter import Graph, Interpreter, answer
 
 MOST = 500  # turns of a journey
@@ -30,20 +28,9 @@ def test_whatever_the_journey_the_end_is_the_same(server_url: str) -> None:
         @settings(max_examples=5, deadline=None, derandomize=True, phases=phases, suppress_health_check=checks, database=None)
         @given(st.lists(asking_graphs, min_size=16, max_size=16, unique_by=str), st.integers(0, 2**32))
         def check(batch: list[Graph], seed: int) -> None:
-            runner.run(compare(server_url, batch, random.Random(seed)))
+            runner.run(take_each(server_url, batch, seed, lambda *given: Journey(*given).take(), workers=2))
 
         check()
-
-
-async def compare(server_url: str, batch: list[Graph], chance: random.Random) -> None:
-    specs = [named(graph, itertools.count()) for graph in batch]
-    flows = [make_flow(f"w{n}", spec).commit() for n, spec in enumerate(specs)]
-    async with Noria.connect(server_url, namespace=f"p{uuid.uuid4().hex[:12]}") as noria:
-        async with noria.worker(*flows), noria.worker(*flows):
-            await asyncio.gather(
-                *(Journey(noria, flow, spec, random.Random(chance.random())).take() for flow, spec in zip(flows, specs, strict=True))
-            )
-        await drop(noria)
 
 
 class Journey:

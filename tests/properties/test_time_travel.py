@@ -4,7 +4,6 @@ fork too; to a step with an input, to what the interpreter makes of the rest. Wh
 from __future__ import annotations
 
 import asyncio
-import itertools
 import random
 import uuid
 from typing import Any
@@ -18,8 +17,8 @@ from noria.actor.load import fold
 from noria.machine.state import Tree
 from noria.machine.view import view
 from noria.ports import ActorKey
-from tests.conftest import drop
-from tests.properties.graphs import graphs, make_flow, named
+from tests.properties.batches import take_each
+from tests.properties.graphs import graphs
 from tests.properties.interpreter import Graph, Interpreter
 
 
@@ -31,18 +30,9 @@ def test_a_run_that_is_sent_back_comes_to_the_same_end(server_url: str) -> None:
         @settings(max_examples=6, deadline=None, derandomize=True, phases=phases, suppress_health_check=checks, database=None)
         @given(st.lists(graphs, min_size=20, max_size=20, unique_by=str), st.integers(0, 2**32))
         def check(batch: list[Graph], seed: int) -> None:
-            runner.run(compare(server_url, batch, random.Random(seed)))
+            runner.run(take_each(server_url, batch, seed, travel))
 
         check()
-
-
-async def compare(server_url: str, batch: list[Graph], chance: random.Random) -> None:
-    specs = [named(graph, itertools.count()) for graph in batch]
-    flows = [make_flow(f"w{n}", spec).commit() for n, spec in enumerate(specs)]
-    async with Noria.connect(server_url, namespace=f"p{uuid.uuid4().hex[:12]}") as noria:
-        async with noria.worker(*flows):
-            await asyncio.gather(*(travel(noria, flow, spec, random.Random(chance.random())) for flow, spec in zip(flows, specs, strict=True)))
-        await drop(noria)
 
 
 async def travel(noria: Noria, flow: Workflow, spec: Graph, chance: random.Random) -> None:
