@@ -71,7 +71,8 @@ class _Fanout:
                 (begun if child.last or child.started or self._has_begun(child) else new).append(seg)
         self.begun.update(begun)
         stirred = self._with_news() if begun else set[str]()
-        begun.sort(key=lambda seg: (seg not in stirred, self._has_to_wait(seg)))  # step by step only the first one goes on
+        # step by step only the first one goes on, beside what does so elsewhere
+        begun.sort(key=lambda seg: (not self._goes_on_elsewhere(seg), seg not in stirred, self._has_to_wait(seg)))
         self.untouched.update(seg for seg in begun if seg not in stirred and self.child(seg).status != "active")
         aim = self.actor.aims.get(self.task.entry.id, [])[:1]
         new.sort(key=lambda seg: split(seg)[0] not in aim)
@@ -96,6 +97,10 @@ class _Fanout:
     def _has_to_wait(self, seg: str) -> bool:
         tree = self.activation.tree
         return bool(tree.per_step) and child_status(tree, self.child(seg)) in ("suspended", "waiting")
+
+    def _goes_on_elsewhere(self, seg: str) -> bool:
+        """Step by step: whether a child, or one below it, goes on with a host of its own, by an earlier word to go on."""
+        return bool(self.activation.tree.per_step) and any(m.started and m.status not in RESTING for m in self.spread.members(self.child(seg)))
 
     def _has_begun(self, child: Actor) -> bool:
         travelled = child.blocks or child.lives or child.aims or child.prev != child.input  # no start could say so
@@ -132,7 +137,11 @@ class _Fanout:
         self.activation.watching -= len(self.remote)
 
     def _has_room(self) -> bool:
-        if not self.todo or (self.closed and self.todo[-1] not in self.begun) or is_paused(self.activation.tree):
+        if not self.todo:
+            return False
+        if self._goes_on_elsewhere(self.todo[-1]):
+            return True  # whatever is asked for now: the run rests when it does
+        if (self.closed and self.todo[-1] not in self.begun) or is_paused(self.activation.tree):
             return False
         busy = len(self.local) + len(self.remote)
         if not self.stepwise:
