@@ -59,6 +59,10 @@ def _collected(value: Any) -> Any:
 def dumps(value: Any) -> bytes:
     """JSON of anything, always readable by `loads`: what has no JSON form becomes its repr, NaN and infinity null.
     Integers beyond 64 bit are written exactly but read as floats."""
+    return bytes(memoryview(_encoded(value)))  # a copy: what orjson returns keeps its buffer, 4 KB at least, often ten times what is in it
+
+
+def _encoded(value: Any) -> bytes:
     try:
         return orjson.dumps(value, default=_default, option=_OPTIONS)
     except (TypeError, orjson.JSONEncodeError):  # integers beyond 64 bit, odd keys, lone surrogates, cycles
@@ -103,7 +107,7 @@ def plain(value: Any) -> Any:
         return value
     if kind is int and -(2**63) <= value < 2**64:
         return value
-    return loads(dumps(value))
+    return loads(_encoded(value))
 
 
 def plain_object(what: str, given: Any) -> dict[str, Any]:
