@@ -2,7 +2,7 @@
 
 Each child has two steps; all chains are written under the parent's one door. A lease may run out under a live host in two
 ways: the host was frozen and knows it once it wakes, or its renewals got lost and it knows nothing. Mirrors
-`Journal.append`, `_refused`, `catch_up`, `take_over` and `_fence` (actor/journal.py), `Activation._host` and `check_lease`
+`Journal.append`, `_refused`, `catch_up`, `take_over` and `_fence` (actor/journal.py), `host_to_rest` (actor/hosting.py), `check_lease`
 (actor/activation.py) and `judge` for an active actor (machine/lease.py).
 
 Checked in every state: no step is recorded twice. After a take-over nothing of a former host is recorded on a chain that was

@@ -1,8 +1,8 @@
 """Model of hosts that leave in order, beside those that die: which take-overs count towards poison.
 
 One actor with one long step. Hosts take over, begin the step, die of it or by chance, lose their lease, or leave: the step is
-stopped, `handed-over` is recorded, and the delivery is handed back, whoever holds it by then. Mirrors `Activation.serve` and
-`hand_over` (actor/activation.py) and the counting in `_fold` (machine/fold.py).
+stopped, `handed-over` is recorded, and the delivery is handed back, whoever holds it by then. Mirrors `host_to_rest` and
+`hand_over` (actor/hosting.py) and the counting in `_fold` (machine/fold.py).
 
 Checked in every state: no take-over counts but from a host that died or lost its lease since the last progress; all but the last
 of the hosts that died in the step since then are counted. So a run that is handed on in order is never given up, however often,

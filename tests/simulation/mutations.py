@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any
 
-from noria.actor import attending, children, endings, load, perform, resting, sleeping, spread, travel
+from noria.actor import attending, children, endings, hosting, load, perform, resting, sleeping, spread, travel
 from noria.actor.activation import Activation
 from noria.actor.children import _Fanout
 from noria.actor.journal import Journal
@@ -51,13 +51,13 @@ def judged(change: Callable[[Verdict], Verdict]) -> list[Patch]:
 
 
 def door_acknowledged_early() -> list[Patch]:
-    run = Activation._run
+    run = hosting._run
 
     async def mutated(body: Activation) -> None:
         body.delivery.ack()
         await run(body)
 
-    return [(Activation, "_run", mutated)]
+    return [(hosting, "_run", mutated)]
 
 
 def parent_rests_too_early() -> list[Patch]:
@@ -78,10 +78,10 @@ def news_without_reading() -> list[Patch]:
         for entry in await body.broker.commands.read(body.key, body.journal.in_seen):
             await body.journal.take_in(entry)
             body.journal.in_seen = entry.sequence
-        for tell in body.listeners:
-            tell()
+        for hear in body.after_look:
+            hear()
 
-    return [(Activation, "_look", mutated)]
+    return [(hosting, "_look", mutated)]
 
 
 async def _nothing(*_: Any, **__: Any) -> None:
@@ -111,9 +111,9 @@ def in_seen_ignored() -> list[Patch]:
 def refusal_ignored() -> list[Patch]:
     refused = Journal._refused
 
-    async def mutated(journal: Journal, actor: Actor, message: FactMessage, body: bytes) -> None:
+    async def mutated(journal: Journal, actor: Actor, message: FactMessage, body: bytes, expected: int) -> None:
         if actor.path != journal.key.path:
-            return await refused(journal, actor, message, body)
+            return await refused(journal, actor, message, body, expected)
         last = await journal.broker.log.last(journal.key_of(actor))
         sequence = await journal.broker.log.append(journal.key_of(actor), body, last.sequence if last is not None else 0)
         return fold_message(journal.tree, sequence, actor.path, message)

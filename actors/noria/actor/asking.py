@@ -6,9 +6,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from noria.actor import owned
+from noria.actor.activation import Activation
 from noria.actor.handlers import LiveContext, call
 from noria.actor.notices import Notice
 from noria.actor.outcomes import ENGINE, failure, with_end
@@ -24,9 +25,6 @@ from noria.workflow.entries import BranchEntry, ForeachEntry, LoopEntry, MapEntr
 from noria.workflow.functions import UserFunction
 from noria.workflow.mapping import resolve
 from noria.workflow.steps import Step
-
-if TYPE_CHECKING:
-    from noria.actor.activation import Activation
 
 log = logging.getLogger("noria.step")
 

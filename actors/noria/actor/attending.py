@@ -3,10 +3,10 @@ delivery is acknowledged or left to another."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from noria import runlog
 from noria.actor import resting
+from noria.actor.activation import Activation
+from noria.actor.hosting import host_to_rest, takes_over
 from noria.actor.journal import Journal
 from noria.actor.load import bury, fold, is_newest, load
 from noria.errors import GraphMismatch
@@ -15,9 +15,6 @@ from noria.machine.fit import misfit
 from noria.machine.lease import judge
 from noria.machine.state import RESTING, Tree
 from noria.ports import Stored
-
-if TYPE_CHECKING:
-    from noria.actor.activation import Activation
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0  # seconds between two judgements of a delivery that waits
 
@@ -52,7 +49,7 @@ async def attend(activation: Activation) -> None:
                 _check_fit(activation, fresh)
                 await bury(activation.broker, activation.unreadable)
                 activation.unreadable = ()
-                if await activation.serve(fresh, mine):
+                if await host_to_rest(activation, fresh, mine):
                     return None
                 hosted_as, fresh = activation.journal.nonce, False
             case "wait":
@@ -100,7 +97,7 @@ async def _acknowledge(activation: Activation) -> None:
 def _is_suspect(activation: Activation, fresh: bool) -> bool:
     """Whether this would be one more take-over of a run that was taken over before without progress."""
     tree = activation.tree
-    again = not fresh and activation.takes_over and not tree.cancel
+    again = not fresh and takes_over(activation) and not tree.cancel
     return again and SUSPECT_TAKEOVERS <= tree.takeovers + (not tree.handed) <= POISON_TAKEOVERS
 
 

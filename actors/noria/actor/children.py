@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from noria.actor import owned
+from noria.actor.activation import Activation
 from noria.actor.spread import Spread
 from noria.clock import now
 from noria.contract.events import TOLD_BY_FACT
@@ -19,9 +20,6 @@ from noria.machine.view import child_status
 from noria.workflow.entries import ForeachEntry, ParallelEntry
 from noria.workflow.steps import Step
 
-if TYPE_CHECKING:
-    from noria.actor.activation import Activation
-
 T = TypeVar("T")
 Drive = Callable[["Activation", Actor], Coroutine[Any, Any, str]]
 
@@ -29,14 +27,14 @@ Drive = Callable[["Activation", Actor], Coroutine[Any, Any, str]]
 async def run_children(activation: Activation, actor: Actor, task: RunChildren, drive: Drive) -> dict[str, str]:
     """Run the open children until each of them rests; status by segment. Those that were not begun are "paused"."""
     fanout = _Fanout(activation, actor, task, drive)
-    activation.listeners.add(fanout.hear)
+    activation.after_look.add(fanout.hear)
     try:
         return await fanout.run()
     except BaseException:
         await fanout.stop()
         raise
     finally:
-        activation.listeners.discard(fanout.hear)
+        activation.after_look.discard(fanout.hear)
 
 
 class _Fanout:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, assert_never
+from typing import assert_never
 
 from noria.actor import endings
+from noria.actor.activation import Activation
 from noria.actor.asking import ask, run_mapping
 from noria.actor.children import run_children
 from noria.actor.perform import run_step
@@ -19,9 +20,6 @@ from noria.machine.state import Actor, live, parent, segment
 from noria.machine.tasks import Ask, Hold, Record, Rest, RunChildren, RunMapping, RunSleep, RunStep, Unit
 from noria.workflow.builder import Workflow
 from noria.workflow.context import AbortSignal
-
-if TYPE_CHECKING:
-    from noria.actor.activation import Activation
 
 
 async def drive(activation: Activation, actor: Actor) -> str:

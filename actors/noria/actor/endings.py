@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from noria.actor import owned
+from noria.actor.activation import Activation
 from noria.clock import now
 from noria.contract import commands
 from noria.contract.facts import Fact, Finished, StepEnded
@@ -15,10 +16,6 @@ from noria.limits import POISON_TAKEOVERS
 from noria.machine.state import ENDED, Actor
 from noria.machine.tasks import RunMapping, RunSleep, RunStep
 from noria.ports import ActorKey
-
-if TYPE_CHECKING:
-    from noria.actor.activation import Activation
-
 
 EXPIRY = "timeout="  # its timer's name, which no step can have
 

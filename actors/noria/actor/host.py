@@ -13,6 +13,7 @@ from noria.actor import resting
 from noria.actor.above import Above
 from noria.actor.activation import Activation
 from noria.actor.attending import attend
+from noria.actor.hosting import hand_over
 from noria.actor.notices import Notices
 from noria.actor.peers import Peers
 from noria.actor.shared import Listener
@@ -79,7 +80,7 @@ class Host:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(activation.hand_over() for activation in left))
+        await asyncio.gather(*(hand_over(activation) for activation in left))
         for unsubscribe in self._unsubscribe:
             await unsubscribe()
         await self.peers.close()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from noria.actor.activation import Activation
 from noria.actor.elsewhere import NoHandler
 from noria.actor.handlers import LiveContext, call_step
 from noria.actor.notices import Notice
@@ -22,9 +23,6 @@ from noria.machine.state import Actor, StepRecord, live, place
 from noria.machine.tasks import RunStep
 from noria.retry import Retry
 from noria.workflow.context import BailSignal, SuspendSignal
-
-if TYPE_CHECKING:
-    from noria.actor.activation import Activation
 
 log = logging.getLogger("noria.step")
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from noria.actor.activation import Activation
 from noria.actor.endings import arm_expiry
 from noria.actor.handlers import LiveContext, call
 from noria.actor.outcomes import ENGINE, failure, with_end
@@ -21,9 +22,6 @@ from noria.machine.decide import waits
 from noria.machine.state import Actor
 from noria.machine.tasks import Hold, RunSleep
 from noria.workflow.functions import UserFunction
-
-if TYPE_CHECKING:
-    from noria.actor.activation import Activation
 
 
 async def run_sleep(activation: Activation, actor: Actor, task: RunSleep) -> None:

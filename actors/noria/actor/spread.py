@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from noria.actor import parcels
+from noria.actor.activation import Activation
 from noria.clock import now
 from noria.contract import commands
 from noria.machine.decide import is_paused, resumed, waits
@@ -13,9 +14,6 @@ from noria.machine.state import ENDED, Actor, segment, split
 from noria.ports import Refused
 from noria.workflow.builder import Workflow
 from noria.workflow.steps import Step
-
-if TYPE_CHECKING:
-    from noria.actor.activation import Activation
 
 
 class Spread:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from noria.actor.activation import Activation
 from noria.clock import now
 from noria.contract.facts import Fact, Started
 from noria.machine.time_travel import rewound
-
-if TYPE_CHECKING:
-    from noria.actor.activation import Activation
 
 
 async def travel(activation: Activation) -> None:
