@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from noria.actor.load import load
 from noria.limits import RESULTS_KEPT
 from noria.machine.state import parent, segment, split
 from noria.machine.view import results
 from noria.ports import ActorKey, Broker, RunKey
-
-if TYPE_CHECKING:
-    from noria.actor.activation import Activation
 
 Block: TypeAlias = tuple[RunKey, str, str, int]  # run, path of the workflow, unit of its children and their life
 
@@ -36,14 +33,14 @@ class Above:
         self._broker = broker
         self._known: OrderedDict[Block, asyncio.Task[Around]] = OrderedDict()
 
-    async def look(self, activation: Activation) -> Around:
-        """The workflow around the activation's actor."""
-        path = activation.key.path
-        unit, _, life = split(segment(path))
-        block = (activation.key.tree, parent(path), unit, life)
+    async def look(self, actor: ActorKey) -> Around:
+        """The workflow around an actor."""
+        around = parent(actor.path)
+        unit, _, life = split(segment(actor.path))
+        block = (actor.tree, around, unit, life)
         reading = self._known.get(block)
         if reading is None or (reading.done() and (reading.cancelled() or reading.exception() is not None)):
-            reading = self._known[block] = asyncio.create_task(self._read(activation.key.tree, parent(path)))
+            reading = self._known[block] = asyncio.create_task(self._read(actor.tree, around))
             if len(self._known) > RESULTS_KEPT:
                 self._known.popitem(last=False)
         return await asyncio.shield(reading)

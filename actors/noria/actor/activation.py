@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from contextvars import copy_context
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from noria.actor import owned, resting
@@ -113,10 +112,6 @@ class Activation:
         self.signal()
 
     # What the tasks use -----------------------------------------------------------------------------------------
-
-    async def in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
-        """What a function of the user's gives that is not async."""
-        return await asyncio.get_running_loop().run_in_executor(self.host.threads, copy_context().run, partial(function, *args))
 
     async def record(self, actor: Actor, facts: list[Fact]) -> None:
         """Append; before a fact by which the run rests its callbacks have their say."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from noria.actor import owned
 from noria.actor.activation import Activation
-from noria.actor.handlers import LiveContext, call
+from noria.actor.context import LiveContext, call
 from noria.actor.notices import Notice
 from noria.actor.outcomes import ENGINE, failure, with_end
 from noria.clock import now
@@ -76,14 +76,14 @@ async def _answer(
 ) -> Any:
     match entry:
         case BranchEntry():
-            answers = await owned.together(call(activation, c, plain(value), context) for c in entry.conditions)
+            answers = await owned.together(call(c, plain(value), context) for c in entry.conditions)
             wanted = actor.aims.get(entry.id, [])[:1]  # a time travel to an arm runs it whatever its condition says
             return [member.id for member, yes in zip(entry.members, answers, strict=True) if yes or member.id in wanted]
         case LoopEntry():
-            return bool(await call(activation, entry.condition, plain(value), context))
+            return bool(await call(entry.condition, plain(value), context))
         case ForeachEntry():
             assert isinstance(entry.concurrency, UserFunction)
-            limit = await call(activation, entry.concurrency, plain(value), context)
+            limit = await call(entry.concurrency, plain(value), context)
             if isinstance(limit, (int, float)) and 1 <= limit < inf:
                 return int(limit)
             log.warning("foreach %r of run %s takes one item at a time: its concurrency should be 1 or more, not %r", entry.id, context.run_id, limit)
@@ -99,7 +99,7 @@ async def run_mapping(activation: Activation, actor: Actor, task: RunMapping) ->
         if isinstance(entry.mapping, dict):
             work = _resolve_all(entry.mapping, actor.prev, context)
         else:
-            work = call(activation, entry.mapping, plain(actor.prev), context)
+            work = call(entry.mapping, plain(actor.prev), context)
         output = await (work if activation.stretch is None else activation.stretch.evaluation("mapping", entry.id, actor.path, work))
         fact = StepEnded(entry.id, "success", started_at, now(), plain(output), writes=context.writes(), counts=task.counts)
     except BailSignal as signal:

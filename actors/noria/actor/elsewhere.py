@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from noria.actor.activation import Activation
+from noria.actor.context import LiveContext
 from noria.actor.courier import Courier
+from noria.actor.handlers import in_time
 from noria.clock import monotonic
 from noria.contract import calls
 from noria.contract.subjects import Subjects
 from noria.contract.values import dumps, plain
-from noria.errors import InvalidInput, LimitExceeded, NoriaError, StepTimeout, Tripwire
+from noria.errors import InvalidInput, LimitExceeded, NoriaError, Tripwire
 from noria.ids import run_id as unique
 from noria.limits import (
     CALL_BACKLOG,
@@ -25,10 +28,6 @@ from noria.limits import (
 from noria.ports import Answer
 from noria.workflow.context import AbortSignal, BailSignal, SuspendSignal
 from noria.workflow.steps import Step
-
-if TYPE_CHECKING:
-    from noria.actor.activation import Activation
-    from noria.actor.handlers import LiveContext
 
 log = logging.getLogger("noria.step")
 SILENCE = 3  # heartbeats that may be missing before a handler counts as dead
@@ -66,7 +65,7 @@ async def call_elsewhere(activation: Activation, step: Step, context: LiveContex
     deaths, begun, pause = 0, monotonic(), FIRST_PAUSE_SECONDS
     while True:
         try:
-            reply = await _within(step, _call(activation, step, context, subject))
+            reply = await in_time(step, step.timeout, _call(activation, step, context, subject))
         except _Gone as gone:
             deaths, context.recovered, begun = deaths + 1, True, monotonic()
             log.warning("step %r of run %s is called again: %s", step.id, context.run_id, gone)
@@ -81,15 +80,6 @@ async def call_elsewhere(activation: Activation, step: Step, context: LiveContex
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
         else:
             return _outcome(reply, context)
-
-
-async def _within(step: Step, work: Any) -> Any:
-    deadline = asyncio.timeout(step.timeout)
-    try:
-        async with deadline:
-            return await work
-    except TimeoutError as error:
-        raise StepTimeout(f"step {step.id!r} took longer than {step.timeout} s") from error
 
 
 async def _call(activation: Activation, step: Step, context: LiveContext, subject: str) -> Any:

@@ -6,13 +6,11 @@ A step that ends before the event loop turns costs one message instead of two; n
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from noria.actor.journal import Journal
 from noria.clock import now
 from noria.machine.state import Actor
-
-if TYPE_CHECKING:
-    from noria.actor.journal import Journal
 
 
 class Notice:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 from typing import Any
 
 from noria.actor.activation import Activation
-from noria.actor.elsewhere import NoHandler
-from noria.actor.handlers import LiveContext, call_step
+from noria.actor.context import LiveContext
+from noria.actor.elsewhere import NoHandler, call_elsewhere
+from noria.actor.handlers import call_here
 from noria.actor.notices import Notice
 from noria.actor.outcomes import ENGINE, failure
 from noria.actor.sleeping import set_timer
@@ -23,6 +25,7 @@ from noria.machine.state import Actor, StepRecord, live, place
 from noria.machine.tasks import RunStep
 from noria.retry import Retry
 from noria.workflow.context import BailSignal, SuspendSignal
+from noria.workflow.steps import Step
 
 log = logging.getLogger("noria.step")
 
@@ -155,7 +158,7 @@ async def _try(activation: Activation, actor: Actor, task: RunStep, fact: _Attem
         fact.notice = context.notice = Notice(activation.journal, activation.host.notices, actor, step.id, started)
         if actor.path and actor.path == activation.key.path and ("c" in step.fn.order or step.remote):
             await context.look_above()
-        output = plain(await call_step(activation, step, value, context))
+        output = plain(await _called(activation, step, value, context))
         return fact.succeeded(output, context.writes())
     except SuspendSignal as signal:
         try:
@@ -178,6 +181,13 @@ async def _try(activation: Activation, actor: Actor, task: RunStep, fact: _Attem
         raise
     except Exception as error:
         return error
+
+
+def _called(activation: Activation, step: Step, value: Any, context: LiveContext) -> Awaitable[Any]:
+    """What the step's handler gives, here or elsewhere. Raises StepTimeout past its timeout."""
+    if step.remote or not activation.host.steps:
+        return call_elsewhere(activation, step, context)
+    return call_here(step, value, context, activation.host.threads, step.timeout)
 
 
 def _final(error: Exception, retry: Retry, made: int) -> bool:

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from noria.actor import parcels
-from noria.actor.handlers import LiveContext, call
+from noria.actor.context import LiveContext, call
 from noria.actor.load import RECORD_FORMAT, is_newest, load
 from noria.actor.retention import expires_at
 from noria.clock import now
@@ -100,7 +100,7 @@ async def call_back(activation: Activation, facts: list[Fact]) -> None:
             # the door is the same after a crash, and another one in the next stretch
             context = LiveContext(activation, tree.root, entry=name, value=result.input, tree=tree, life=activation.journal.door)
             try:
-                await call(activation, callback, result, context)
+                await call(callback, result, context)
             except (Exception, AbortSignal):
                 log.exception("a callback of workflow %r raised; run %s goes on", workflow.id, activation.key.run)
 

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from noria.actor.activation import Activation
+from noria.actor.context import LiveContext, call
 from noria.actor.endings import arm_expiry
-from noria.actor.handlers import LiveContext, call
 from noria.actor.outcomes import ENGINE, failure, with_end
 from noria.clock import now
 from noria.contract import commands
@@ -59,7 +59,7 @@ async def _until(activation: Activation, actor: Actor, task: RunSleep, start: fl
     if not isinstance(duration, UserFunction):
         return _end(duration, task, start), None
     context = LiveContext(activation, actor, entry=task.entry.id, value=actor.prev)
-    end = _end(await call(activation, duration, plain(actor.prev), context), task, start)
+    end = _end(await call(duration, plain(actor.prev), context), task, start)
     return end, context.writes()
 
 

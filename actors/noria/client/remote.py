@@ -122,7 +122,7 @@ class RemoteSchedules(Schedules):
         await self._api.ask("schedules", action="resume", id=id, workflow=id_of(workflow))
 
     async def run(self, id: str, workflow: Workflow | str | None = None, *, request_id: str | None = None) -> str:
-        return (await self._api.ask("schedules", action="run", id=id, workflow=id_of(workflow)))["run_id"]
+        return (await self._api.ask("schedules", action="run", id=id, workflow=id_of(workflow), request_id=request_id))["run_id"]
 
 
 class RemoteDead(Dead):
@@ -139,7 +139,7 @@ class RemoteDead(Dead):
         return [Letter(**{**{k: v for k, v in letter.items() if k in Letter._fields}, "body": letter["body"].encode()}) for letter in found]
 
     async def replay(self, sequence: int, *, request_id: str | None = None) -> str | None:
-        return (await self._api.ask("dead", replay=sequence))["run_id"]
+        return (await self._api.ask("dead", replay=sequence, request_id=request_id))["run_id"]
 
 
 class RemoteInfra(Infra):

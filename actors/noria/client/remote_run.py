@@ -37,7 +37,7 @@ class Api:
         """The answer of a verb that may take so many seconds. It does once what it does, however often it is asked until an
         answer comes. Raises what the verb raised there, NoWorker when no worker serves the API."""
         if issubclass(control.VERBS[verb], control.Once):
-            fields["request_id"] = ids.run_id()
+            fields["request_id"] = fields.get("request_id") or ids.run_id()
         body = control.asked(**fields)
         begun, again = monotonic(), False
         while True:

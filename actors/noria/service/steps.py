@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from contextvars import copy_context
-from functools import partial
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
 from noria import runlog
 from noria.actor.courier import Courier, opened
+from noria.actor.handlers import call_here
 from noria.contract import calls
 from noria.contract.calls import StepCall
 from noria.contract.subjects import Subjects
 from noria.contract.values import error_info, plain
-from noria.errors import BrokerUnavailable, InvalidInput, NonRetryable, NoriaError, StepTimeout, Tripwire
+from noria.errors import BrokerUnavailable, InvalidInput, NonRetryable, NoriaError, Tripwire
 from noria.limits import THREADS
 from noria.ports import Answer, Endpoint, RunKey
 from noria.service.context import CallContext
 from noria.workflow.builder import Workflow
-from noria.workflow.context import AbortSignal, BailSignal, Heard, SuspendSignal
+from noria.workflow.context import AbortSignal, BailSignal, SuspendSignal
 from noria.workflow.steps import Step
 
 if TYPE_CHECKING:
@@ -157,21 +155,9 @@ class StepService:
             return _failed(error, retryable=not final)
 
     async def _run(self, step: Step, call: StepCall, context: CallContext) -> object:
-        observer, deadline = self._noria.observer, asyncio.timeout(call.timeout)
-        run = RunKey(context.workflow_id, call.run_id)
-        watched = nullcontext() if observer is None else observer.serves(step.id, run, call.traceparent)
-        try:
-            with watched, Heard(context):
-                async with deadline:
-                    if step.fn.is_async:
-                        return await step.fn.call(context.input, context)
-                    work = partial(step.fn.call, context.input, context)
-                    result = await asyncio.get_running_loop().run_in_executor(self._threads, copy_context().run, work)
-                    return await result if inspect.isawaitable(result) else result
-        except TimeoutError as error:
-            if not deadline.expired():
-                raise
-            raise StepTimeout(f"step {step.id!r} took longer than {call.timeout} s") from error
+        observer, run = self._noria.observer, RunKey(context.workflow_id, call.run_id)
+        with nullcontext() if observer is None else observer.serves(step.id, run, call.traceparent):
+            return await call_here(step, context.input, context, self._threads, call.timeout)
 
 
 def _failed(error: Exception, *, retryable: bool) -> calls.Failed:
