@@ -44,6 +44,7 @@ RESCUE_AT_ONCE: Final = 64  # actors looked at together
 THREADS: Final = 32  # sync steps running at once per worker
 ANSWER_SECONDS: Final = 3.0  # how long one request to the broker may take before it is sent again
 PATIENCE_SECONDS: Final = 20.0  # how long an append is tried again; a leader election takes 5-6 s
+HOLD_SECONDS: Final = 1.0  # after that, before a host tries again what it has to record
 LAG_SECONDS: Final = 0.05  # before a replica that lags behind is asked again
 LOG_TTL_SECONDS: Final = 7 * 86400  # facts
 LIVE_TTL_SECONDS: Final = 3600  # live events

@@ -13,7 +13,7 @@ from noria.actor import resting
 from noria.actor.above import Above
 from noria.actor.activation import Activation
 from noria.actor.attending import attend
-from noria.actor.hosting import hand_over
+from noria.actor.hosting import hand_over, say_that_it_leaves
 from noria.actor.notices import Notices
 from noria.actor.peers import Peers
 from noria.actor.shared import Listener
@@ -139,7 +139,8 @@ class Host:
             await self._step_back(activation, error)
         except BrokerUnavailable as error:
             log.warning("run %s is left to the next delivery: %s", activation.key.run, error)
-            activation.delivery.hand_back(1.0)
+            if await say_that_it_leaves(activation):
+                activation.delivery.hand_back(1.0)
         except Exception:
             log.exception("run %s of workflow %r is handed back", activation.key.run, activation.key.workflow)
             activation.delivery.hand_back(max(1.0, _patience(activation.delivery)))

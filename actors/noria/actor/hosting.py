@@ -178,19 +178,23 @@ async def _rest(activation: Activation) -> None:
 
 
 async def hand_over(activation: Activation) -> None:
-    """Once nothing runs here any more: give the deliveries back, and say so first where a run is left half-way, so that
-    its next take-over is no sign of a death. Without an answer in time it counts as one."""
-    deliveries = [activation.delivery, *activation.others]
+    """Once nothing runs here any more: give the deliveries back."""
+    for delivery in [activation.delivery, *activation.others] if await say_that_it_leaves(activation) else activation.others:
+        delivery.hand_back()
+
+
+async def say_that_it_leaves(activation: Activation) -> bool:
+    """Where a run is left half-way, so that its next take-over is no sign of a death; without an answer in time it counts as
+    one. False: somebody else hosts by the door."""
     if activation.hosting and _is_half_way(activation):
         try:
             async with asyncio.timeout(HAND_OVER_SECONDS):
                 await activation.journal.append(activation.tree.root, [HandedOver(now())])
         except (Refused, Fenced):
-            deliveries = activation.others  # somebody else hosts by the door
+            return False
         except (NoriaError, TimeoutError) as error:
             log.debug("run %s is handed over without a word: %r", activation.key.run, error)
-    for delivery in deliveries:
-        delivery.hand_back()
+    return True
 
 
 def _is_half_way(activation: Activation) -> bool:

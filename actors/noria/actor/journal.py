@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,12 +15,14 @@ from noria.actor.tenure import Tenure
 from noria.clock import now
 from noria.contract.envelopes import Envelope
 from noria.contract.facts import Answered, Fact, FactMessage, TakenOver
-from noria.errors import LimitExceeded
+from noria.errors import BrokerUnavailable, LimitExceeded
 from noria.ids import Nonces
-from noria.limits import MAX_VALUE_BYTES
+from noria.limits import HOLD_SECONDS, MAX_VALUE_BYTES
 from noria.machine.fold import fold_message
 from noria.machine.state import Actor, Tree
-from noria.ports import ActorKey, Broker, Refused, Stored, Stretch
+from noria.ports import ActorKey, Broker, Closed, Refused, Stored, Stretch
+
+log = logging.getLogger("noria.actor")
 
 
 class Fenced(Exception):
@@ -67,7 +70,7 @@ class Journal:
         """
         if actor.path in self.adopted:
             self.adopted.discard(actor.path)
-            return
+            return None
         seen = self.in_seen if actor.path == self.key.path else 0  # not what comes while it is looked who hosts: its timer, say
         if actor.last == 0 and self._tenure is not None and self._tenure.is_long() and not await self._hosts_still():
             raise Fenced  # what the other wrote may have aged out: an empty chain is as it was expected
@@ -79,26 +82,44 @@ class Journal:
         body = self._envelope.encode(actor.path, message)
         if len(body) > self._inline:
             self._check_size(actor, message, len(body), opening)
-            body = await parcels.pack(self.broker, self.key.tree, body)
+            body = await self._pack(body)
         expected = actor.last
         key = self.key if actor.path == self.key.path else self.key_of(actor)
-        future = self.broker.log.append(key, body, expected, partial(self._landed, actor, message))
-        if self._stretch is not None:
-            self._stretch.appended()
-        try:
-            sequence = await future  # no shield, which costs each step a second future and a turn of the loop
-        except asyncio.CancelledError:
-            if future.cancelled():
-                self._fly(1)
-            elif future.exception() is None:
-                fold_message(self.tree, future.result(), actor.path, message)
-            raise
-        except Refused:
-            if opening is not None:
-                self.opening[actor.path] = opening
-            await self._refused(actor, message, body, expected)
-            return
-        fold_message(self.tree, sequence, actor.path, message)
+        while True:
+            future = self.broker.log.append(key, body, expected, partial(self._landed, actor, message))
+            if self._stretch is not None:
+                self._stretch.appended()
+            try:
+                sequence = await future  # no shield, which costs each step a second future and a turn of the loop
+            except asyncio.CancelledError:
+                if future.cancelled():
+                    self._fly(1)
+                elif future.exception() is None:
+                    fold_message(self.tree, future.result(), actor.path, message)
+                raise
+            except Refused:
+                if opening is not None:
+                    self.opening[actor.path] = opening
+                return await self._refused(actor, message, body, expected)
+            except BrokerUnavailable as error:
+                await self._hold_on(error)
+            else:
+                return fold_message(self.tree, sequence, actor.path, message)
+
+    async def _pack(self, body: bytes) -> bytes:
+        while True:
+            try:
+                return await parcels.pack(self.broker, self.key.tree, body)
+            except BrokerUnavailable as error:
+                await self._hold_on(error)
+
+    async def _hold_on(self, error: BrokerUnavailable) -> None:
+        """What nobody can store at present, a full stream's say, is kept for the next try: given up, its step would run
+        again. Whoever hosts the actor meanwhile fences us. Raises the error when no try can help."""
+        if isinstance(error, Closed):
+            raise error
+        log.warning("run %s keeps what it has to record and tries again: %s", self.key.run, error)
+        await asyncio.sleep(HOLD_SECONDS)
 
     def _check_size(self, actor: Actor, message: FactMessage, size: int, opening: list[Fact] | None) -> None:
         """What is packed with the facts, a run's input, had its own limit; after a refusal it goes with the next ones."""

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from noria.broker.reading import why_silent
+from noria.broker.reasons import FULL, why_full, why_silent
 from noria.broker.wire import Incoming
 from noria.chance import fraction
 from noria.clock import monotonic
 from noria.errors import BrokerUnavailable, NoriaError
 from noria.limits import PATIENCE_SECONDS
-from noria.ports import Late, Refused
+from noria.ports import Closed, Late, Refused
 
 if TYPE_CHECKING:
     from noria.broker.connection import Connection
@@ -86,7 +86,7 @@ class Append:
         try:
             await self._judge(orjson.loads(data).get("error") if data else None)
         except asyncio.CancelledError:
-            self.fail(BrokerUnavailable(f"the connection to {self._connection.shown} was closed"))
+            self.fail(Closed(f"the connection to {self._connection.shown} was closed"))
             raise
         except Exception as trouble:  # else nobody would ever complete the result
             words = f"unreadable answer about {self.subject}: {trouble!r}"
@@ -104,13 +104,17 @@ class Append:
                 self.send()
             else:
                 self.fail(Refused(self.subject))
-        elif error is not None and error.get("code") not in TRY_LATER:
+        elif error is not None and error.get("code") not in TRY_LATER and code not in FULL:
             self.fail(NoriaError(f"NATS refused a message on {self.subject}: {error.get('description')} ({code})"))
         elif is_late:
-            words = f"{self._connection.shown} did not acknowledge a message on {self.subject} in time: {error or 'no answer'}"
-            self.fail(BrokerUnavailable(await why_silent(self._connection, self._connection.stream_of(self.subject), words)))
+            stream, said = self._connection.stream_of(self.subject), "no answer" if error is None else f"{error.get('description')} ({code})"
+            words = f"{self._connection.shown} did not store a message on {self.subject} in time: {said}"
+            if code in FULL:
+                self.fail(BrokerUnavailable(f"{words}: {await why_full(self._connection, stream, code)}"))
+            else:
+                self.fail(BrokerUnavailable(await why_silent(self._connection, stream, words)))
         else:
-            await asyncio.sleep(0.1 + fraction() * 0.1)
+            await asyncio.sleep((0.5 if code in FULL else 0.1) * (1 + fraction()))
             self._again = True
             self.send()
 

@@ -23,7 +23,7 @@ from noria.broker.wire import DESCRIPTION, STATUS, Incoming, WireClient
 from noria.clock import monotonic
 from noria.errors import BrokerUnavailable, NoriaError, NotPermitted
 from noria.limits import ANSWER_SECONDS, MAX_IN_FLIGHT, MAX_SUBJECT, PATIENCE_SECONDS
-from noria.ports import Late
+from noria.ports import Closed, Late
 
 log = logging.getLogger("noria.broker")
 NO_LEADER = 10008
@@ -149,9 +149,9 @@ class Connection:
         for task in list(self._tasks):
             task.cancel()
         for asker in list(self._askers.values()):
-            asker.failed(BrokerUnavailable(f"the connection to {self.shown} was closed"))
+            asker.failed(Closed(f"the connection to {self.shown} was closed"))
         for append in self._waiting:
-            append.fail(BrokerUnavailable(f"the connection to {self.shown} was closed"))
+            append.fail(Closed(f"the connection to {self.shown} was closed"))
         self._askers.clear()
         self._waiting.clear()
 
@@ -213,7 +213,7 @@ class Connection:
     def ask(self, body: bytes, headers: Headers | None, asker: Asker, timeout: float = ANSWER_SECONDS) -> None:
         """Publish; the asker gets the answer, or is told that there is none."""
         if self.client.is_closed:
-            return asker.failed(BrokerUnavailable(f"the connection to {self.shown} is closed"))
+            return asker.failed(Closed(f"the connection to {self.shown} is closed"))
         token = str(next(self._tokens))
         if not self._put(asker.subject, body, headers, f"{self._box}.{token}"):
             limit = self.client.max_payload

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
+from noria.broker.reasons import why_silent
 from noria.broker.wire import STATUS, Incoming
 from noria.clock import monotonic
 from noria.errors import BrokerUnavailable, NoriaError
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from noria.broker.connection import Connection
 
 BATCH = 1000
-NO_STREAM = 10059
 
 
 class Message(NamedTuple):
@@ -66,16 +66,6 @@ async def last(connection: Connection, stream: str, subject: str) -> Message | N
         if monotonic() > end:
             raise BrokerUnavailable(await why_silent(connection, stream, f"no answer about {subject}"))
         await asyncio.sleep(0.1)
-
-
-async def why_silent(connection: Connection, stream: str, words: str) -> str:
-    """The words, or that there is nothing that could answer: somebody deleted the stream."""
-    try:
-        info = orjson.loads((await connection.request(f"{connection.js}.STREAM.INFO.{stream}")).data)
-    except (NoriaError, ValueError):
-        return words
-    missing = info.get("error", {}).get("err_code") == NO_STREAM
-    return f"{words}: there is no stream {stream!r} any more: noria infra apply makes it anew" if missing else words
 
 
 async def last_of_leader(connection: Connection, stream: str, subject: str) -> bytes | None:

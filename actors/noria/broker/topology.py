@@ -89,13 +89,12 @@ class Topology:
 
     async def check(self) -> list[tuple[str, bool, str]]:
         found = [("server", True, self.connection.server)]
-        enabled = "error" not in await self.connection.api("INFO")
-        found.append(("jetstream", enabled, "enabled" if enabled else "not enabled: start the server with -js"))
+        account = await self.connection.api("INFO")
+        enabled = "error" not in account
+        found.append(("jetstream", enabled, _room(account) if enabled else "not enabled: start the server with -js"))
         for wanted in streams(self.subjects, self.replicas) if enabled else ():
             info = await self.connection.api(f"STREAM.INFO.{wanted['name']}")
-            missing = "error" in info
-            detail = "missing: noria infra apply" if missing else f"{info['state']['messages']} messages, replicas {info['config']['num_replicas']}"
-            found.append((str(wanted["name"]), not missing, detail))
+            found.append((str(wanted["name"]), *_condition(info)))
         if enabled:
             found.append(("durability", True, await self._durability()))
         return found
@@ -112,6 +111,26 @@ class Topology:
             return "sync_interval always: every acknowledged append is on disk"
         seconds = config.get("sync_interval", 0) / SECOND
         return f"sync_interval {seconds:g} s: a power loss may take what came since, unless a replica has it (docs/durability.md)"
+
+
+def _room(account: dict[str, Any]) -> str:
+    limit = account.get("limits", {}).get("max_storage", -1)
+    return f"enabled, {account.get('storage', 0)} of {limit} bytes of storage used" if limit > 0 else "enabled"
+
+
+def _condition(info: dict[str, Any]) -> tuple[bool, str]:
+    """Of a stream: whether it is there and loses nothing; in words."""
+    if "error" in info:
+        return False, "missing: noria infra apply"
+    config, state = info["config"], info["state"]
+    words, limit = f"{state['messages']} messages, replicas {config['num_replicas']}", config.get("max_bytes", -1)
+    if limit <= 0:
+        return True, words
+    words += f", {state['bytes']} of max_bytes {limit} used"
+    if config["discard"] == "new":
+        return True, words
+    remedy = f"nats stream edit {config['name']} --max-bytes=-1"
+    return False, f"{words}: once it is full the oldest messages are dropped without a word, of open runs too: {remedy}"
 
 
 def _differences(have: dict[str, Any], want: dict[str, Any]) -> list[tuple[str, Any]]:

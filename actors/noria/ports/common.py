@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, Protocol, TypeAlias
 
+from noria.errors import BrokerUnavailable
+
 Late: TypeAlias = Callable[[int | None], None]  # gets the sequence of an append, or None when it came to nothing
 Stop: TypeAlias = Callable[[], Awaitable[None]]  # how to end what was begun
 
 
 class Refused(Exception):
     """A compare-and-set was lost: somebody else wrote first. Read again."""
+
+
+class Closed(BrokerUnavailable):
+    """The connection is closed for good: no later try can help."""
 
 
 class RunKey(NamedTuple):

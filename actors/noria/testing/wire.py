@@ -9,7 +9,7 @@ from typing import Any, TypeVar, TypeVarTuple
 
 from noria.errors import BrokerUnavailable
 from noria.limits import PATIENCE_SECONDS
-from noria.ports import Late, Refused
+from noria.ports import Closed, Late, Refused
 from noria.testing.loop import NOWHERE
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ class Wire:
         answer: asyncio.Future[T] = self.loop.create_future()
         answer.add_done_callback(_retrieved)
         if self.is_closed:
-            answer.set_exception(BrokerUnavailable("the connection is closed"))
+            answer.set_exception(Closed("the connection is closed"))
         elif not self.is_cut:
             self.loop.call_soon(self._arrive, operation, answer, context=NOWHERE)
         return answer
