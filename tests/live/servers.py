@@ -44,6 +44,15 @@ class Server:
         self.configure(say, jetstream)
         os.kill(self._process.pid, signal.SIGHUP)
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self._process.pid, signal.SIGCONT)
+
     def kill(self) -> None:
         if self._process is not None:
             self._process.kill()

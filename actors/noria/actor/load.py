@@ -19,7 +19,7 @@ from noria.limits import LAG_SECONDS, LOG_TTL_SECONDS, MAX_NESTING, PATIENCE_SEC
 from noria.machine.fold import fold_command, fold_message, fold_unreadable
 from noria.machine.running import show_running
 from noria.machine.state import RESTING, Tree
-from noria.ports import ActorKey, Broker, RunKey, Stored, StoredRecord
+from noria.ports import ActorKey, Broker, RunKey, Stored, StoredRecord, deadline
 
 log = logging.getLogger("noria.actor")
 RECORD_FORMAT = 1
@@ -57,7 +57,7 @@ async def load(broker: Broker, key: ActorKey, newcomer: int = 0, listener: Liste
     `newcomer`: a command that is delivered for the first time, so that nobody can have hosted the actor by it yet. `listener`
     knows what spread children share.
     """
-    end = monotonic() + PATIENCE_SECONDS
+    end = min(monotonic() + PATIENCE_SECONDS, deadline.get())
     while True:
         loaded, command = await _load(broker, key, newcomer, listener)
         root = loaded.tree.root
@@ -119,7 +119,7 @@ async def is_newest(broker: Broker, key: ActorKey, tree: Tree) -> bool:
 
 async def load_newest(broker: Broker, key: ActorKey) -> Loaded:
     """`load`, again until no replica's lag is in it. Raises BrokerUnavailable after a while."""
-    end = monotonic() + PATIENCE_SECONDS
+    end = min(monotonic() + PATIENCE_SECONDS, deadline.get())
     while True:
         loaded = await load(broker, key)
         if loaded.deleted or await is_newest(broker, key, loaded.tree):

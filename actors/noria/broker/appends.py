@@ -18,7 +18,7 @@ from noria.chance import fraction
 from noria.clock import monotonic
 from noria.errors import BrokerUnavailable, NoriaError
 from noria.limits import PATIENCE_SECONDS
-from noria.ports import Closed, Late, Refused
+from noria.ports import Closed, Late, Refused, deadline
 
 if TYPE_CHECKING:
     from noria.broker.connection import Connection
@@ -35,12 +35,12 @@ class Append:
     def __init__(self, connection: Connection, subject: str, body: bytes, lines: bytes, late: Late | None) -> None:
         self._connection, self.subject, self._body, self._lines, self._late = connection, subject, body, lines, late
         self._again = False  # a try before this one may be stored though nobody said so
-        self._end = self.deadline = 0.0
+        self._end, self.deadline = deadline.get(), 0.0
         self.result: asyncio.Future[int] = connection.loop.create_future()
 
     def begin(self) -> None:
         """The first try; patience counts from here."""
-        self._end = monotonic() + PATIENCE_SECONDS
+        self._end = min(self._end, monotonic() + PATIENCE_SECONDS)
         self.send()
 
     def send(self) -> None:

@@ -23,7 +23,7 @@ from noria.broker.wire import DESCRIPTION, STATUS, Incoming, WireClient
 from noria.clock import monotonic
 from noria.errors import BrokerUnavailable, NoriaError, NotPermitted
 from noria.limits import ANSWER_SECONDS, MAX_IN_FLIGHT, MAX_SUBJECT, PATIENCE_SECONDS
-from noria.ports import Closed, Late
+from noria.ports import Closed, Late, deadline
 
 log = logging.getLogger("noria.broker")
 NO_LEADER = 10008
@@ -240,7 +240,7 @@ class Connection:
     async def api(self, subject: str, body: Any = None) -> dict[str, Any]:
         """A JetStream API request, tried again while nobody answers. Errors come back under "error"."""
         data = b"" if body is None else orjson.dumps(body)
-        end = monotonic() + PATIENCE_SECONDS
+        end = min(monotonic() + PATIENCE_SECONDS, deadline.get())
         while True:
             try:
                 msg = await self.request(f"{self.js}.{subject}", data)

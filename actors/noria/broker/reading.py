@@ -14,6 +14,7 @@ from noria.broker.wire import STATUS, Incoming
 from noria.clock import monotonic
 from noria.errors import BrokerUnavailable, NoriaError
 from noria.limits import ANSWER_SECONDS, PATIENCE_SECONDS
+from noria.ports import deadline
 
 if TYPE_CHECKING:
     from noria.broker.connection import Connection
@@ -52,7 +53,7 @@ def _epoch(stamp: str) -> float:
 
 async def last(connection: Connection, stream: str, subject: str) -> Message | None:
     """The last message of an exact subject."""
-    end = monotonic() + PATIENCE_SECONDS
+    end = min(monotonic() + PATIENCE_SECONDS, deadline.get())
     while True:
         try:
             msg = await connection.request(f"{connection.js}.DIRECT.GET.{stream}.{subject}")
@@ -77,7 +78,7 @@ async def last_of_leader(connection: Connection, stream: str, subject: str) -> b
 async def read(connection: Connection, stream: str, subject: str, after: int = 0, limit: int | None = None) -> list[Message]:
     """All messages of a subject (wildcards allowed) with a sequence above `after`, in order; at most `limit` of them."""
     found: list[Message] = []
-    end = monotonic() + PATIENCE_SECONDS
+    end = min(monotonic() + PATIENCE_SECONDS, deadline.get())
     while True:
         try:
             size = BATCH if limit is None else min(BATCH, limit - len(found))

@@ -81,9 +81,10 @@ class Run:
         self, input: Any = None, *, state: dict[str, Any] | None = None, request_context: dict[str, Any] | None = None,
         per_step: bool = False, timeout: float | None = None,
     ) -> str:  # fmt: skip
-        """Start; the run id, once the start is durable."""
+        """Start; the run id, once the start is durable. Raises as `start` does, TimeoutError when NATS has not stored it by then."""
         with self._sending(self._starter(input, state, request_context, per_step)) as begin:
-            await begin()
+            async with self._noria.waiting.within(self._key, timeout):
+                await begin()
         return self.id
 
     async def start_from_event(self, input: Any, traceparent: str | None = None) -> str:
@@ -206,25 +207,27 @@ class Run:
     async def cancel(self, *, timeout: float | None = 30.0) -> None:
         """End the run as canceled; afterwards it is. One that ended stays as it is. Raises RunNotFound, and NoWorker or
         TimeoutError past `timeout` seconds; the command stays."""
-        await self._broker.provision()
-        await asyncio.sleep(0)  # a task that was just made to start this run begins
-        if self._starts:
-            await asyncio.wait(set(self._starts))
-        await Cancelling(self._noria, self._key).cancel(timeout)
+        async with self._noria.waiting.within(self._key, timeout):
+            await self._broker.provision()
+            await asyncio.sleep(0)  # a task that was just made to start this run begins
+            if self._starts:
+                await asyncio.wait(set(self._starts))
+            await Cancelling(self._noria, self._key).cancel(timeout)
 
     async def restart(self, *, timeout: float | None = 30.0) -> RunResult:
         """Make sure that an active run has a host, and wait for it. Raises RunNotActive, and NoWorker or TimeoutError past
         `timeout` seconds; the command stays."""
-        await self._broker.provision()
-        if self.request_id is not None:
-            sent = await sent_before(self._broker, self._key, commands.Restart, self.request_id)
-            if sent is not None:
-                return await self.outcome(sent, timeout)
-        tree = (await load_newest(self._broker, ActorKey(*self._key))).tree
-        if not is_active(tree):
-            raise RunNotActive(f"run {self.id!r} is not active: it is {status(tree) if tree.root.started else 'unknown'}")
-        send = partial(self.send_restart, tree.traceparent or "")
-        return self._result(await self._noria.waiting.until_settled(self._key, send, timeout))
+        async with self._noria.waiting.within(self._key, timeout):
+            await self._broker.provision()
+            if self.request_id is not None:
+                sent = await sent_before(self._broker, self._key, commands.Restart, self.request_id)
+                if sent is not None:
+                    return await self.outcome(sent, timeout)
+            tree = (await load_newest(self._broker, ActorKey(*self._key))).tree
+            if not is_active(tree):
+                raise RunNotActive(f"run {self.id!r} is not active: it is {status(tree) if tree.root.started else 'unknown'}")
+            send = partial(self.send_restart, tree.traceparent or "")
+            return self._result(await self._noria.waiting.until_settled(self._key, send, timeout))
 
     async def send_restart(self, of: str | None = None) -> int:
         """Have a worker look at the run; the command's sequence. `of`: see Observer.sends."""

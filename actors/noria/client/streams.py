@@ -68,23 +68,29 @@ class RunStream:
         if self._outcome is not None:  # whatever became of the run since
             return self._as_result(self._outcome)
         late = self._begun is not None and self._begun.done()
-        await self._broker.provision()
-        left = self._timeout if self._deadline is None else max(0.0, self._deadline - monotonic())
-        return self._as_result(
-            await self._noria.waiting.until_settled(self._key, self.begin, left, ended=not self._close_on_suspend, look=late)
-        )
+        left, waiting = self._left(), self._noria.waiting
+        async with waiting.within(self._key, left):
+            await self._broker.provision()
+            return self._as_result(await waiting.until_settled(self._key, self.begin, left, ended=not self._close_on_suspend, look=late))
+
+    def _left(self) -> float | None:
+        return self._timeout if self._deadline is None else max(0.0, self._deadline - monotonic())
 
     def __aiter__(self) -> AsyncGenerator[RunEvent, None]:
         return self._events()
 
     async def _events(self) -> AsyncGenerator[RunEvent, None]:
-        await self._broker.provision()
-        seed = (await load(self._broker, ActorKey(*self._key))).tree if self._resumes and self._begun is None else None
         try:
-            sequence = await self.begin()
-        except ValueUnavailable:
-            raise
-        except NoriaError:
+            async with self._noria.waiting.within(self._key, self._left()):
+                await self._broker.provision()
+                seed = (await load(self._broker, ActorKey(*self._key))).tree if self._resumes and self._begun is None else None
+                try:
+                    sequence = await self.begin()
+                except ValueUnavailable:
+                    raise
+                except NoriaError:
+                    return
+        except TimeoutError:
             return
         if seed is not None and seed.cursor >= sequence:
             seed = None  # of two rivals the other was first: what came since is wanted too

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from noria.actor.load import is_newest, load
@@ -13,10 +14,11 @@ from noria.contract.values import BAD_DATA, loads
 from noria.errors import BrokerUnavailable, NewerFormat, NoWorker, RunNotFound
 from noria.machine.state import ENDED
 from noria.machine.view import settled, view
-from noria.ports import ActorKey, Broker, RunKey
+from noria.ports import ActorKey, Broker, RunKey, deadline
 
 log = logging.getLogger("noria.client")
 FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS = 1.0, 5.0
+LAST_LOOK_SECONDS = 2.5  # at the end of a time-out: at the run, and whether anybody hosts it
 
 
 class Waiting:
@@ -39,10 +41,34 @@ class Waiting:
         """The run's view once it rests for good having seen the command that `begin` sends (its sequence; 0: any), with
         `ended` once it ended. `look`: the news may be over, read at once. Raises TimeoutError, or NoWorker when nobody
         hosts the workflow; the command stays."""
+        async with self.within(run, timeout):
+            return await self._until_settled(run, begin, timeout, ended, look)
+
+    @asynccontextmanager
+    async def within(self, run: RunKey, timeout: float | None) -> AsyncGenerator[None, None]:
+        """Nothing in it takes much longer than `timeout` seconds: what NATS refuses by then raises why, and what it does not
+        answer at all a TimeoutError."""
+        if timeout is None:
+            yield
+            return
+        limit, token = asyncio.timeout(timeout + LAST_LOOK_SECONDS), deadline.set(monotonic() + timeout)
+        try:
+            async with limit:
+                yield
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise TimeoutError(f"NATS at {self._broker.url} did not answer in time; if it has the command, run {run.run!r} goes on") from None
+        finally:
+            deadline.reset(token)
+
+    async def _until_settled(
+        self, run: RunKey, begin: Callable[[], Awaitable[int]], timeout: float | None, ended: bool, look: bool
+    ) -> dict[str, Any]:
+        end = None if timeout is None else monotonic() + timeout
         await self._listen(run.workflow)
         news: asyncio.Queue[bytes] = asyncio.Queue()
         self._waiters.setdefault(run, []).append(news)
-        end = None if timeout is None else monotonic() + timeout
         try:
             after = await begin()
             pause, watch = FIRST_LOOK_SECONDS if after and not look else 0.0, _Watch(self._broker, run, after, ended)
@@ -52,17 +78,17 @@ class Waiting:
                 if found is not None:
                     return found
                 if end is not None and monotonic() >= end:
-                    raise await self._too_late(run)
+                    raise await self._too_late(run, watch.trouble)
                 pause = min(max(FIRST_LOOK_SECONDS, pause * 1.5), LONGEST_LOOK_SECONDS)
         finally:
             self._waiters[run].remove(news)
             if not self._waiters[run]:
                 del self._waiters[run]
 
-    async def _too_late(self, run: RunKey) -> Exception:
+    async def _too_late(self, run: RunKey, trouble: str) -> Exception:
         if not await self._broker.commands.hosted(run.workflow):
             return NoWorker(f"no worker hosts workflow {run.workflow!r}; run {run.run!r} stays durable and waits for one")
-        return TimeoutError(f"run {run.run!r} did not come to rest in time; it goes on")
+        return TimeoutError(f"run {run.run!r} did not come to rest in time; it goes on{trouble and f'. It could not be read: {trouble}'}")
 
     async def _listen(self, workflow: str) -> None:
         async with self._lock:
@@ -80,6 +106,7 @@ class _Watch:
     def __init__(self, broker: Broker, run: RunKey, after: int, ended: bool) -> None:
         self._broker, self._run, self._key, self._after, self._ended = broker, run, ActorKey(*run), after, ended
         self._read: tuple[int, int] | None = None  # the root's last fact and command in it
+        self.trouble = ""  # why the last look saw nothing
 
     async def next(self, news: asyncio.Queue[bytes], seconds: float) -> dict[str, Any] | None:
         """The run's view once it is as it was waited for; None: not by this news, or in this time."""
@@ -97,9 +124,11 @@ class _Watch:
             pass
         except BAD_DATA:
             log.warning("news of run %s are unreadable: read instead", self._run.run)
+        self.trouble = ""
         try:
             return await self._look()
-        except BrokerUnavailable:
+        except BrokerUnavailable as error:
+            self.trouble = str(error)
             return None
         except NewerFormat as error:  # who hosts it can read it, and tells
             log.warning("run %s cannot be read here: %s", self._run.run, error)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from math import inf
 from typing import NamedTuple, Protocol, TypeAlias
 
 from noria.errors import BrokerUnavailable
 
+deadline: ContextVar[float] = ContextVar("deadline", default=inf)  # of whoever asks, on the monotonic clock: no try begins behind it
 Late: TypeAlias = Callable[[int | None], None]  # gets the sequence of an append, or None when it came to nothing
 Stop: TypeAlias = Callable[[], Awaitable[None]]  # how to end what was begun
 
