@@ -62,7 +62,7 @@ async def test_only_an_active_run_is_restarted(noria: Noria, calls: Counter[str]
     flow = counting(calls)
     async with noria.worker(flow, lease=5):
         run = noria.create_run(flow)
-        with pytest.raises(RunNotActive, match="unknown"):
+        with pytest.raises(RunNotActive, match="unknown; start"):
             await run.restart()
         assert (await run.start({"value": 0})).result == {"final": 4}
         with pytest.raises(RunNotActive, match="success"):

@@ -66,4 +66,6 @@ async def test_it_folds_for_ever(release: str, name: str, scene: dict[str, Any],
     assert loaded.unreadable == []
     shown = loads(dumps(view(loaded.tree, *saved.key.tree, nested=True)))
     for field, value in scene["view"].items():
+        if field == "steps":  # those inside the items of a foreach were not told then
+            shown[field] = {step: record for step, record in shown[field].items() if step in value or step.partition(".")[0] not in value}
         assert shown[field] == value, field

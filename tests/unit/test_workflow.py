@@ -23,7 +23,7 @@ from noria import (
     template,
 )  # fmt: skip
 from noria.contract.values import error_info, plain
-from noria.workflow.checks import TypeFlowWarning
+from noria.workflow.checks import TypeFlowWarning, UnusedSettingWarning
 from noria.workflow.functions import UserFunction
 
 
@@ -118,6 +118,12 @@ def test_the_types_of_neighbours_are_compared() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Workflow("w", input=Item).then(item).then(pass_on).then(item.clone(id="i2")).commit()
+
+
+def test_settings_of_a_run_that_a_nested_workflow_has_are_told() -> None:
+    inner = Workflow("inner", timeout=5, on_error=lambda: None, retention=1).then(pass_on).commit()
+    with pytest.warns(UnusedSettingWarning, match="^workflow 'outer': timeout and on_error of the nested workflow 'inner' say nothing"):
+        Workflow("outer", timeout=5).foreach(inner).commit()
 
 
 def test_graph_and_mermaid_show_every_entry() -> None:

@@ -169,6 +169,7 @@ class RemoteStream(RunStream):
         self._run, self._api, self._verb, self._fields, self._given = run, api, verb, fields, begin
         self._until_ended, self._limit = not close_on_suspend, timeout
         self._sent: asyncio.Future[int] | None = None
+        self._settled: RunResult | None = None  # told with the last event
 
     async def begin(self) -> int:
         if self._sent is None:
@@ -181,7 +182,13 @@ class RemoteStream(RunStream):
         answer = await self._api.ask(self._verb, run_id=self._run.id, workflow=self._run.workflow_id, **self._fields)
         return read(Begun, answer).sequence
 
+    @property
+    def was_read(self) -> bool:
+        return self._settled is not None
+
     async def result(self) -> RunResult:
+        if self._settled is not None:  # whatever became of the run since
+            return self._settled
         end = None if self._limit is None else monotonic() + self._limit
         after = await self.begin()
         return await self._run.outcome(after, None if end is None else max(0.0, end - monotonic()), ended=self._until_ended)
@@ -198,9 +205,11 @@ class RemoteStream(RunStream):
         last, seen = after, set[str]()
         while True:
             answer = await self._api.ask(
-                "events", within=API_WAIT_SECONDS, run_id=self._run.id, workflow=self._run.workflow_id, after=after,
+                "events", within=API_WAIT_SECONDS, run_id=self._run.id, workflow=self._run.workflow_id, after=after, command=begun,
                 seconds=API_WAIT_SECONDS, close_on_suspend=not self._until_ended,
             )  # fmt: skip
+            if answer.get("result") is not None:
+                self._settled = typed(read(RunResult, answer["result"]), self._run.parse_output)
             for event in (read(RunEvent, found) for found in answer["events"]):
                 if event.id not in seen:
                     seen = {event.id} if event.sequence > last else {*seen, event.id}

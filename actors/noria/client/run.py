@@ -36,6 +36,13 @@ from noria.workflow.builder import Workflow
 if TYPE_CHECKING:
     from noria.client.noria import Noria
 
+INSTEAD = {  # of a restart
+    "unknown": "start() it",
+    "suspended": "resume() goes on with it",
+    "paused": "resume() without data goes on with it",
+    "ended": "time_travel() goes back to a step of it, fork() begins a new run there",
+}
+
 
 class Run:
     """A handle of a run, by its `id` and `workflow_id`: nothing is read or written before one of its methods is called."""
@@ -103,6 +110,10 @@ class Run:
     def observe(self, *, close_on_suspend: bool = False) -> RunStream:
         """The run's events from its first on, live or finished or not yet begun."""
         return RunStream(self._noria, self._key, self._result, None, close_on_suspend)
+
+    def attend(self, command: int, *, close_on_suspend: bool, resumes: bool) -> RunStream:
+        """The events of the stretch that the command with this sequence began; `resumes`: those after the command only."""
+        return RunStream(self._noria, self._key, self._result, _sent(command), close_on_suspend, resumes=resumes)
 
     def _starter(
         self, input: Any, state: dict[str, Any] | None, context: dict[str, Any] | None, per_step: bool, traceparent: str | None = None
@@ -225,7 +236,8 @@ class Run:
                     return await self.outcome(sent, timeout)
             tree = (await load_newest(self._broker, ActorKey(*self._key))).tree
             if not is_active(tree):
-                raise RunNotActive(f"run {self.id!r} is not active: it is {status(tree) if tree.root.started else 'unknown'}")
+                state = status(tree) if tree.root.started else "unknown"
+                raise RunNotActive(f"run {self.id!r} is not active: it is {state}; {INSTEAD.get(state, INSTEAD['ended'])}")
             send = partial(self.send_restart, tree.traceparent or "")
             return self._result(await self._noria.waiting.until_settled(self._key, send, timeout))
 

@@ -63,6 +63,11 @@ class RunStream:
                 self._aged_out = loaded.tree
         return 0
 
+    @property
+    def was_read(self) -> bool:
+        """Whether the outcome is known from the events that were read, to the end."""
+        return self._outcome is not None
+
     async def result(self) -> RunResult:
         """The outcome of the stretch that ends the stream."""
         if self._outcome is not None:  # whatever became of the run since

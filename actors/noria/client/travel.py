@@ -178,6 +178,8 @@ def _record(path: tuple[str, ...], given: Any) -> dict[str, Any]:
     if record is None:
         raise InvalidInput(f"context of step {'.'.join(path)!r}: a record with input and output, not {type(given).__name__}")
     found = {key: record[key] for key in ("input", "output") if key in record}
+    if record.get("status", "success") != "success" and found.get("output") is None:
+        found.pop("output", None)  # a StepResult that has none: what it gave is made up
     for key in ("started_at", "ended_at"):
         try:
             if (at := record.get(key)) is not None:

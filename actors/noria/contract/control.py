@@ -172,12 +172,14 @@ class Outcome(Control):
 
 
 class Events(Control):
-    """The events of a run after a sequence, as soon as there is one, at the latest after `seconds`. Answer: `events`, and
-    whether the stream is `over`; else ask again after the last one's sequence."""
+    """The events of a run after a sequence, as soon as there is one, at the latest after `seconds`; with `command` those of
+    the stretch that the command with this sequence began. Answer: `events`, and whether the stream is `over`, then with the
+    `result` of that stretch if there is room for it; else ask again after the last one's sequence."""
 
     run_id: str
     workflow: str
     after: int = 0
+    command: int = Field(0, ge=0)
     seconds: float = Field(20.0, ge=0, le=60)
     close_on_suspend: bool = False
 
@@ -206,6 +208,7 @@ class EventPage(Document):
     model_config = ANSWER
     events: list[dict[str, Any]]
     over: bool
+    result: dict[str, Any] | None = None
 
 
 class Problem(Document):

@@ -95,6 +95,10 @@ def _rewind(tree: Tree, before: dict[str, Actor], known: list[str], part: Rewind
         above.children.setdefault(split(segment(part.path))[0], []).append(part.path)
     steps, children, rounds, retries = was.steps, was.children, was.rounds, was.retries
     actor.input, actor.prev, actor.started_at = part.input, part.prev, was.started_at
+    if not part.done:
+        actor.given = part.prev if part.prev != part.input else None
+    elif actor is not was:
+        actor.given = was.given
     actor.steps = {unit: steps[unit] for unit in part.keep if unit in steps}
     actor.rounds = {unit: rounds[unit] for unit in part.keep if unit in rounds}
     actor.retries = {unit: retries[unit] for unit in part.keep if unit in retries}

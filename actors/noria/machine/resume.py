@@ -52,10 +52,11 @@ def targets(tree: Tree, wanted: Wanted) -> list[Target]:
     if not hits:
         raise StepNotSuspended(f"This workflow step {'.'.join(wanted.step or ())!r} was not suspended. Available suspended steps: {choices(names)}")
     if wanted.label is not None:
+        labels = sorted({name for s in hits for name in s["labels"]})
         hits = [s for s in hits if wanted.label in s["labels"]]
-        labels = sorted({name for s in found for name in s["labels"]})
         if not hits:
-            raise StepNotSuspended(f"No suspended step has the label {wanted.label!r}. Available labels: {choices(labels)}")
+            below = f" in {'.'.join(wanted.step)!r}" if wanted.step is not None else ""
+            raise StepNotSuspended(f"No suspended step{below} has the label {wanted.label!r}. Available labels: {choices(labels)}")
     if wanted.index is not None:
         indexes = [str(s["index"]) for s in hits if s["index"] is not None]
         hits = [s for s in hits if s["index"] == wanted.index]

@@ -58,6 +58,7 @@ class Actor:
     input: Any = None
     init: Any = None  # the innermost workflow's input, where its start tells it: those of 0.1.0 do
     prev: Any = None  # output of the entry before the next one
+    given: Any = None  # what a time travel gave the first entry in place of the input
     output: Any = None
     error: dict[str, Any] | None = None
     tripwire: dict[str, Any] | None = None

@@ -59,7 +59,7 @@ class _Plan:
             level.over(entry, given if n == index - 1 else None)
         if given is not None:
             level.rewind.prev = given
-        level.aim(workflow.entries[index], target[0], deeper)
+        level.aim(workflow.entries[index], target)
         level.forget(workflow.entries[index:])
         if deeper:
             self._below(level, workflow.entries[index], target)
@@ -71,14 +71,16 @@ class _Plan:
         if not isinstance(unit, builder.Workflow):
             raise GraphMismatch(f"step {level.prefix + name!r} has no steps of its own")
         rewind, stored = level.rewind, level.stored
-        stems = sorted(_items(stored, name)) if isinstance(entry, ForeachEntry) else [name]
+        stay = {seg.partition("@")[0] for seg in rewind.items}
+        stems = sorted(_items(stored, name) - stay) if isinstance(entry, ForeachEntry) else [name]
         for stem in stems:
             was = join(rewind.was, stored.seg(stem))
             path = join(rewind.path, looped(stem, max(rewind.lives.get(stem, 1), rewind.lives.get(name, 1))))
             said = level.given(name) or {}
             known = [said["input"]] if "input" in said else self.known(self.tree.actors.get(was)) or [rewind.prev]
             self.level(unit, was, path, target[1:], f"{level.prefix}{name}.", known)
-        rewind.order.append(name)
+        if name not in rewind.order:
+            rewind.order.append(name)
 
 
 class _Level:
@@ -105,6 +107,8 @@ class _Level:
         made_up: dict[str, Any] = {}
         found: list[Any] = [*known, *([] if given is None else [given]), *(r["input"] for r in said if "input" in r), made_up]
         self.rewind.input = self.rewind.prev = found[0]
+        if self.stored.given is not None and found[0] == self.stored.input:
+            self.rewind.prev = self.stored.given
 
     def over(self, entry: Entry, given: Any) -> None:
         """An entry that counts as complete; `given` is its output then, if not None."""
@@ -181,8 +185,10 @@ class _Level:
             said.get("started_at", began or now), said.get("ended_at", ended or now),
         )  # fmt: skip
 
-    def aim(self, entry: Entry, target: str, deeper: bool) -> None:
-        """What stays of the target's own entry: siblings, and the items that succeeded of a foreach that did not."""
+    def aim(self, entry: Entry, path: tuple[str, ...]) -> None:
+        """What stays of the target's own entry: siblings, the items that succeeded of a foreach that did not, and those that
+        succeeded without coming to a target inside them, if others came to it."""
+        target, *deeper = path
         self.again = [target]
         match entry:
             case ParallelEntry():
@@ -195,8 +201,12 @@ class _Level:
                 self.rewind.aims[entry.id] = [target, *arms]
             case ForeachEntry():
                 record = self.stored.steps.get(entry.id)
-                if not deeper and self.plan.command.input is None and (record is None or record.status != "success"):
-                    self._items(entry.id)
+                if deeper:
+                    known = self._known_items(entry.id)
+                    came = {stem for stem, item in known if self._came_to(item, deeper)}
+                    self._items(entry.id, came or {stem for stem, _ in known})
+                elif self.plan.command.input is None and (record is None or record.status != "success"):
+                    self._items(entry.id, set())
                     self.again = [stem for stem in self.rewind.lives if stem.startswith(f"{target}=")]
                 else:
                     self.again = [f"{target}={n}" for n in range(len(as_list(self.rewind.prev) or ()))]
@@ -231,10 +241,20 @@ class _Level:
         stays = not ended and self.rewind.path == self.rewind.was and self.plan.command.origin is None
         return stays or not any(True for actor in inside for _ in waits(actor))
 
-    def _items(self, unit: str) -> None:
+    def _known_items(self, unit: str) -> list[tuple[str, Actor]]:
+        found = [(stem, self.plan.tree.actors.get(join(self.stored.path, self.stored.seg(stem)))) for stem in sorted(_items(self.stored, unit))]
+        return [(stem, item) for stem, item in found if item is not None]
+
+    def _came_to(self, actor: Actor, target: list[str]) -> bool:
+        name, *deeper = target
+        below = [self.plan.tree.actors[p] for p in actor.children.get(name, ()) if p in self.plan.tree.actors]
+        return name in actor.order and (not deeper or any(self._came_to(child, deeper) for child in below))
+
+    def _items(self, unit: str, again: set[str]) -> None:
+        """Those of a foreach that succeeded stay, but for some; all others live again."""
         for stem in _items(self.stored, unit):
             child = self.plan.tree.actors.get(join(self.stored.path, self.stored.seg(stem)))
-            if child is not None and child.status == "success":
+            if child is not None and child.status == "success" and stem not in again:
                 self.rewind.items.append(segment(child.path))
             else:
                 self.rewind.lives[stem] = self.stored.life(stem) + 1

@@ -6,6 +6,7 @@ from dataclasses import fields
 from operator import attrgetter
 from typing import Any
 
+from noria.contract.values import as_list
 from noria.machine.decide import resumed
 from noria.machine.state import ENDED, RESTING, Actor, StepRecord, Tree, items, live, segment, split, suspension_of
 
@@ -142,12 +143,51 @@ def _steps(tree: Tree, actor: Actor, prefix: str, nested: bool, over: bool) -> d
         if over and record["status"] in OPEN:
             record["status"] = "canceled"
         out[prefix + unit] = record
-        if nested and members and not members[-1].leaf and split(segment(members[-1].path))[1] is None:
-            if record["status"] == "suspended":  # the step inside is: of one suspension one record tells
-                record["status"] = "running"
-            ended = over or members[-1].status in ENDED  # by a bail, say, while another step was suspended
-            out.update(_steps(tree, members[-1], f"{prefix}{unit}.", True, ended))
+        inside = [m for m in members if not m.leaf and (m.steps or m.children)] if nested else []
+        if not inside:
+            continue
+        if record["status"] == "suspended":  # the step inside is: of one suspension one record tells
+            record["status"] = "running"
+        below = f"{prefix}{unit}."
+        if split(segment(inside[-1].path))[1] is not None:
+            out.update(_item_steps(tree, inside, below, over, len(as_list(record["input"]) or ())))
+        else:
+            ended = over or inside[-1].status in ENDED  # by a bail, say, while another step was suspended
+            out.update(_steps(tree, inside[-1], below, True, ended))
     return out
+
+
+def _item_steps(tree: Tree, members: list[Actor], prefix: str, over: bool, size: int) -> dict[str, Any]:
+    """Of the steps of nested workflows that are the items of a foreach: one record of each step, as the foreach has one."""
+    found: dict[str, dict[int, dict[str, Any]]] = {}
+    for member in sorted(members, key=_place):
+        for name, record in _steps(tree, member, prefix, True, over or member.status in ENDED).items():
+            found.setdefault(name, {})[_place(member)] = record
+    return {name: _together(records, size) for name, records in found.items()}
+
+
+def _together(records: dict[int, dict[str, Any]], size: int) -> dict[str, Any]:
+    """The records of one step in several items as one: lists by index, None for items that did not come to it."""
+    known = list(records.values())
+    statuses = {record["status"] for record in known}
+    state = next((s for s in (*OPEN, "failed", "tripwire", "canceled") if s in statuses), "success")
+    together = max(known, key=lambda r: (r.get("resumed_at") or 0.0, r.get("suspended_at") or 0.0))  # the last resume counts
+    waiting = next((r for r in known if r["status"] == "suspended"), together)
+    ended = [r["ended_at"] for r in known if r.get("ended_at") is not None]
+    return {
+        **together,
+        "status": state,
+        "input": [records[n]["input"] if n in records else None for n in range(size)],
+        "output": [records[n].get("output") if n in records else None for n in range(size)] if state == "success" else None,
+        "error": next((r["error"] for r in known if r.get("error") is not None), None),
+        "tripwire": next((r["tripwire"] for r in known if r.get("tripwire") is not None), None),
+        "suspend_payload": waiting.get("suspend_payload"),
+        "suspended_at": waiting.get("suspended_at"),
+        "started_at": min((r["started_at"] for r in known if r.get("started_at") is not None), default=None),
+        "ended_at": max(ended, default=None) if state in ENDED else None,
+        "attempts": max(r.get("attempts", 1) for r in known),
+        "iterations": max(r.get("iterations", 1) for r in known),
+    }
 
 
 def _by_start(tree: Tree, actor: Actor) -> list[str]:

@@ -154,8 +154,12 @@ async def _outcome(noria: Noria, r: control.Outcome) -> Any:
 
 async def _events(noria: Noria, r: control.Events) -> Any:
     """What there is after a sequence, waiting for the first one; the caller asks again for more."""
-    source = aiter(noria.create_run(noria.registry.get(r.workflow, r.workflow), r.run_id).observe())
-    found: list[Any] = []
+    run = noria.create_run(noria.registry.get(r.workflow, r.workflow), r.run_id)
+    if r.command:
+        stream = run.attend(r.command, close_on_suspend=r.close_on_suspend, resumes=r.after >= r.command)
+    else:
+        stream = run.observe(close_on_suspend=r.close_on_suspend)
+    source, found, result = aiter(stream), list[Any](), None
     size, over = 0, False
     try:
         async with asyncio.timeout(r.seconds) as limit:
@@ -165,10 +169,12 @@ async def _events(noria: Noria, r: control.Events) -> Any:
                 if event is not None and event.sequence > r.after:
                     found.append(to_json(event))
                     size += len(dumps(found[-1]))
-                    over = r.close_on_suspend and event.type == "workflow-finish"
                     limit.reschedule(min(limit.when() or 0.0, asyncio.get_running_loop().time() + API_QUIET_SECONDS))
     except TimeoutError:
         pass
     finally:
         await source.aclose()
-    return EventPage(events=found, over=over)
+    if over and stream.was_read:
+        result = to_json(await stream.result())
+        result = result if size + len(dumps(result)) < API_PAGE_BYTES else None
+    return EventPage(events=found, over=over, result=result)

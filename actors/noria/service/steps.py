@@ -21,6 +21,7 @@ from noria.contract.subjects import Subjects
 from noria.contract.values import error_info, plain
 from noria.errors import BrokerUnavailable, InvalidInput, NonRetryable, NoriaError, Tripwire
 from noria.limits import THREADS
+from noria.machine.state import split
 from noria.ports import Answer, Endpoint, RunKey
 from noria.service.context import CallContext
 from noria.workflow.builder import Workflow
@@ -34,17 +35,45 @@ log = logging.getLogger("noria.step")
 NAME = "noria-steps"
 
 
-def handlers(workflows: Iterable[Workflow]) -> dict[tuple[str, str], tuple[Workflow, Step]]:
+class Handler:
+    """A step that has a function here. Workflows may hold different ones under one name, since an id need only be one of a
+    kind in the workflow around it: a call tells where it comes from."""
+
+    def __init__(self) -> None:
+        self._places: dict[tuple[str, ...], tuple[Workflow, Step]] = {}
+
+    def add(self, place: tuple[str, ...], workflow: Workflow, step: Step) -> None:
+        """`place`: the root's id and those of the workflows on the way to the innermost one."""
+        self._places.setdefault(place, (workflow, step))
+
+    @property
+    def first(self) -> tuple[Workflow, Step]:
+        return next(iter(self._places.values()))
+
+    def of(self, call: StepCall) -> tuple[Workflow, Step]:
+        """What a call means. Raises InvalidInput when it does not tell which of several it means."""
+        units = [split(segment)[0] for segment in call.path]
+        for place in ((call.root, *units), (call.root, *units[:-1])):
+            if place in self._places:
+                return self._places[place]
+        workflow, step = self.first
+        if any(other is not step for _, other in self._places.values()):
+            there = ", ".join(repr(".".join(place)) for place in self._places)
+            raise InvalidInput(f"step {step.id!r}: there are different workflows {workflow.id!r} here, as {there}: a call needs its root and path")
+        return workflow, step
+
+
+def handlers(workflows: Iterable[Workflow]) -> dict[tuple[str, str], Handler]:
     """Every step that has a function here, by (innermost workflow, step)."""
-    found: dict[tuple[str, str], tuple[Workflow, Step]] = {}
-    waiting = list(workflows)
+    found: dict[tuple[str, str], Handler] = {}
+    waiting: list[tuple[tuple[str, ...], Workflow]] = [((workflow.id,), workflow) for workflow in workflows]
     while waiting:
-        workflow = waiting.pop(0)
+        place, workflow = waiting.pop(0)
         for name, unit in workflow.units.items():
             if isinstance(unit, Workflow):
-                waiting.append(unit)
+                waiting.append(((*place, name), unit))
             elif not unit.remote:
-                found.setdefault((workflow.id, name), (workflow, unit))
+                found.setdefault((workflow.id, name), Handler()).add(place, workflow, unit)
     return found
 
 
@@ -60,7 +89,7 @@ class StepService:
     async def open(self) -> None:
         if not self._handlers:
             return
-        endpoints = [self._endpoint(workflow, step, more) for workflow, step in self._handlers.values() for more in ((), (calls.PARCEL,))]
+        endpoints = [self._endpoint(found, more) for found in self._handlers.values() for more in ((), (calls.PARCEL,))]
         heard = await self._noria.broker.calls.listen(self._subjects.cancel("*", "*"), self._cancelled)
         self._stops.append(lambda _: heard())
         stop = await self._noria.broker.services.serve(NAME, "step handlers", {"namespace": self._noria.namespace}, endpoints)
@@ -72,10 +101,11 @@ class StepService:
             await stop(grace)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _endpoint(self, workflow: Workflow, step: Step, more: tuple[str, ...]) -> Endpoint:
+    def _endpoint(self, found: Handler, more: tuple[str, ...]) -> Endpoint:
         async def handler(body: bytes) -> Answer:
             try:
                 call = calls.decode_call(await opened(self._noria.broker, body))
+                workflow, step = found.of(call)
             except InvalidInput as error:
                 from noria.contract.control import error_body  # a worker's runs go on before the control API is defined
 
@@ -91,6 +121,7 @@ class StepService:
             except NoriaError as error:
                 return Answer(await courier.close(calls.encode(_failed(error, retryable=False)), calls.SHOWN_TOLD))
 
+        workflow, step = found.first
         about = {
             "workflow": workflow.id, "step": step.id, "description": step.description or "", "input": json.dumps(step.input_schema()),
             "output": json.dumps(step.output.schema()),

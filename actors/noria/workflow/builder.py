@@ -156,7 +156,8 @@ class Workflow:
 
     def commit(self) -> Workflow:
         """Validate the graph and freeze it; warns (TypeFlowWarning) where no output of a step can be the input of the next one,
-        by their declared types. Raises EmptyWorkflow, DuplicateStep or DefinitionError."""
+        by their declared types, and (UnusedSettingWarning) where a nested one sets what is the run's. Raises EmptyWorkflow,
+        DuplicateStep or DefinitionError."""
         if not self.committed:
             self.units = checks.units_of(self)
             for unit in self.units.values():
@@ -165,6 +166,8 @@ class Workflow:
             checks.check(self)
             for misfit in checks.misfits(self):
                 warnings.warn(misfit, checks.TypeFlowWarning, stacklevel=2)
+            for idle in checks.unused(self):
+                warnings.warn(idle, checks.UnusedSettingWarning, stacklevel=2)
             self.committed = True
         return self
 

@@ -22,6 +22,22 @@ class TypeFlowWarning(UserWarning):
     """A step's declared input type cannot accept what comes before it."""
 
 
+class UnusedSettingWarning(UserWarning):
+    """A nested workflow has a setting that counts for a run of its own only."""
+
+
+def unused(workflow: Workflow) -> Iterator[str]:
+    """What nested workflows set in vain: these are settings of the run, and so of the outermost workflow."""
+    for unit in workflow.units.values():
+        if not isinstance(unit, Step):
+            given = {"timeout": unit.timeout_seconds, "on_finish": unit.on_finish, "on_error": unit.on_error}
+            if names := [name for name, value in given.items() if value is not None]:
+                yield (
+                    f"workflow {workflow.id!r}: {' and '.join(names)} of the nested workflow {unit.id!r} say nothing here: only those of "
+                    f"the outermost workflow count, as settings of the run; a step may have a timeout of its own"
+                )
+
+
 def units_of(workflow: Workflow) -> dict[str, Unit]:
     """The steps and nested workflows by id. Raises EmptyWorkflow or DuplicateStep."""
     if not workflow.entries:
