@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -171,3 +172,13 @@ async def test_an_event_of_ones_own_needs_a_name_of_its_own(noria: Noria, type: 
         events = await drained(noria.create_run(flow).stream(None))
     assert shown(events) == ["start", "step-start emits", "step-result emits success", "finish success"]
     assert len(refused) == 1 and repr(type) in refused[0]
+
+
+async def test_events_carry_the_time_at_which_they_happened(noria: Noria) -> None:
+    """A sync step begins by a live event, which the server stores at about the time when the step has ended already."""
+    flow = Workflow("timed")
+    for n in range(20):
+        flow = flow.then(step(lambda x: x, id=f"s{n}"))
+    async with noria.worker(flow):
+        times = [event.time for event in await drained(noria.create_run(flow, "timed").stream(1))]
+    assert len(times) == 42 and times == sorted(times, key=lambda at: at or datetime.min)

@@ -187,10 +187,10 @@ async def look_closer(broker: Broker, key: ActorKey, tree: Tree) -> None:
     # the root appends between its entries: what began before its last fact has ended
     for entry in await broker.log.read_live(key.tree, max(tree.root.last, tree.root.started)):
         try:
-            _, type, step, data = decode_live(entry.body)
+            event = decode_live(entry.body)
         except NoriaError:
             continue  # a large chunk's slip
-        show_running(tree, entry.sequence, entry.actor.path, type, step, entry.time, data)
+        show_running(tree, entry.sequence, entry.actor.path, event.type, event.step, event.at, event.data)
 
 
 async def fold(broker: Broker, tree: Tree, entry: Stored, listener: Listener | None = None) -> Unreadable | None:

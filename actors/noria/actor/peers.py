@@ -194,7 +194,7 @@ class Peers:
         for entry in reversed(await self.broker.log.read_live(actor.tree, sequence)):
             if entry.actor == actor:
                 try:
-                    return maker(decode_live(entry.body)[0])
+                    return maker(decode_live(entry.body).id)
                 except NoriaError:
                     continue  # a slip, or somebody else's
         return None

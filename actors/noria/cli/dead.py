@@ -21,7 +21,7 @@ Sequence = Annotated[int, typer.Argument(help="The letter's sequence: noria dead
 
 @app.command("list")
 def list_letters(
-    kind: Annotated[str | None, typer.Option(help="Only trigger, poison, command or record.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only trigger, poison, schedule, command, fact or record.")] = None,
     workflow: Annotated[str | None, typer.Option("--workflow", "-w", help="Only of this workflow.")] = None,
     after: Annotated[int, typer.Option(help="Only with a sequence above this one: the next page.")] = 0,
     limit: Annotated[int, typer.Option(help="At most so many.")] = 100,

@@ -26,7 +26,7 @@ class Dead:
         self, *, kind: str | None = None, workflow: str | None = None, after: int = 0, limit: int = 100
     ) -> list[Letter]:
         """A page, oldest first: at most `limit` letters with a sequence above `after`. `kind`: trigger, poison,
-        schedule, command or record."""
+        schedule, command, fact or record."""
         if limit < 1:
             raise InvalidInput(f"limit: at least 1, not {limit}")
         for name, value in (("kind", kind), ("workflow", workflow)):

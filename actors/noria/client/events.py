@@ -134,12 +134,12 @@ class EventReader:
         return [self._event(told, n, "workflow-step-progress", fact.step, at, data, suffix="progress")]
 
     def _live(self, entry: Stored, body: bytes) -> list[RunEvent]:
-        id, type, step, data = decode_live(body)
+        id, type, step, data, at = decode_live(body)
         path = entry.actor.path
         of_item = step is None or path.rpartition(".")[2].startswith(f"{step}=")
         if self._is_item(path) and of_item and type in ("workflow-step-start", "workflow-step-waiting"):
             return []
-        return [self._event(entry, 0, type, step, None, self._restored(type, path, step, data), id=id)]
+        return [self._event(entry, 0, type, step, at, self._restored(type, path, step, data), id=id)]
 
     def _restored(self, type: str, path: str, step: str | None, data: Any) -> Any:
         """The data with what was left out because it was large."""
@@ -209,7 +209,7 @@ class EventReader:
         return [self._event(entry, n, "workflow-finish", None, at, data, suffix="finish")]
 
     def _event(
-        self, entry: Stored, n: int, type: str, step: str | None, at: float | None, data: Any, *, id: str = "", suffix: str = ""
+        self, entry: Stored, n: int, type: str, step: str | None, at: float, data: Any, *, id: str = "", suffix: str = ""
     ) -> RunEvent:
         segments = tuple(entry.actor.path.split(".")) if entry.actor.path else ()
         units = [split(s)[0] for s in segments]
@@ -217,7 +217,7 @@ class EventReader:
             units.append(step)
         name = ".".join(units) if step is not None or type.startswith(STEPS) else None
         id = id or f"{entry.sequence}.{n}{'.' + suffix if suffix else ''}"
-        return RunEvent(type, self._key.run, self._key.workflow, segments, name, aware(entry.time if at is None else at), data, id, entry.sequence)
+        return RunEvent(type, self._key.run, self._key.workflow, segments, name, aware(at), data, id, entry.sequence)
 
 
 def _outcome(fact: StepEnded | BlockEnded | Finished, output: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from noria.contract.envelopes import EVENT_PREFIX, EVENT_SUFFIX
 from noria.contract.values import loads
@@ -21,7 +21,7 @@ class RunEvent:
     `type`: workflow-start, -step-start, -step-output, -step-progress, -step-waiting, -step-suspended, -step-result, -paused,
     -canceled or -finish, or what `ctx.emit` made up; `data` is plain JSON.
     `path` is the actor's place in the run's tree, `step` the step id, dotted when nested (None on workflow-level
-    events), `sequence` its place in the stream.
+    events), `time` when it happened on its host, `sequence` its place in the stream.
     """
 
     type: str
@@ -35,10 +35,21 @@ class RunEvent:
     sequence: int
 
 
-def decode_live(body: bytes) -> tuple[str, str, str | None, Any]:
-    """(id, type, step, data) of a live event. Raises NoriaError for what is none."""
+class LiveEvent(NamedTuple):
+    """A live event as it is stored; `at`: when it happened on its host, epoch seconds."""
+
+    id: str
+    type: str
+    step: str | None
+    data: Any
+    at: float
+
+
+def decode_live(body: bytes) -> LiveEvent:
+    """Raises NoriaError for what is no live event."""
     try:
         event = loads(body)
-        return event["id"], event["type"][len(EVENT_PREFIX) : -len(EVENT_SUFFIX)], event.get("step"), event["data"]
+        type, at = event["type"][len(EVENT_PREFIX) : -len(EVENT_SUFFIX)], datetime.fromisoformat(event["time"]).timestamp()
+        return LiveEvent(event["id"], type, event.get("step"), event["data"], at)
     except (KeyError, TypeError, ValueError) as error:
         raise NoriaError(f"not a live event: {error!r}") from error

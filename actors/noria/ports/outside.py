@@ -34,7 +34,7 @@ class Trigger(Protocol):
 class Letter(NamedTuple):
     """A dead letter: what could not be processed, as it came, and why.
 
-    `kind`: trigger, poison, schedule, command or record. `headers` are the original ones, names in lower case. `cut`: it was too
+    `kind`: trigger, poison, schedule, command, fact or record. `headers` are the original ones, names in lower case. `cut`: it was too
     large to be kept whole, or does not open here, so body and headers are not what came. `time` is epoch seconds.
     """
 
