@@ -21,11 +21,21 @@ ADDITIONS = (*PLAIN, "moody")
 DEPTH = 2
 
 
-def graph(chance: random.Random, mixed: bool = False) -> Graph:
+def graph(chance: random.Random, mixed: bool = False, wide: bool = False) -> Graph:
     """A spec as the interpreter reads it, sleeps with their seconds, blocks with their placement."""
     ops = ["add", "add", "keep", *chance.choice(MIXED if mixed else OPS)]
     entries = [_entry(chance, ops, DEPTH) for _ in range(chance.randint(1, 4))]
+    if wide:
+        entries[chance.randrange(len(entries))] = _elsewhere(chance, ops)
     return named(entries, itertools.count())
+
+
+def _elsewhere(chance: random.Random, ops: list[str]) -> Any:
+    """A block of nested workflows that live elsewhere, with sleeps, questions and blocks below them."""
+    units = [("flow", "", [_entry(chance, ops, DEPTH - 1) for _ in range(chance.randint(1, 3))]) for _ in range(chance.randint(1, 3))]
+    if len(units) > 1:
+        return ("parallel", units, "spread")
+    return ("foreach", units[0], chance.randint(2, 4), chance.randint(1, 4), "spread")
 
 
 def _unit(chance: random.Random, ops: list[str], depth: int) -> Any:

@@ -121,6 +121,27 @@ def test_a_take_over_that_came_between_is_no_fence_of_ours() -> None:
     simulated(check)
 
 
+def test_a_take_over_leaves_alone_who_has_a_host_of_its_own_below_a_child_that_has() -> None:
+    grandchild = ActorKey("w", "r", "c.g")
+
+    async def check(broker: MemoryBroker) -> None:
+        for key in (KEY, CHILD):
+            await broker.commands.send(key, commands.encode(commands.Start("id", 1.0)), 0)
+        former = await host(broker)
+        door = await broker.commands.send(grandchild, commands.encode(commands.Start("id", 1.0)), 0)  # the child's host alone knows of it
+        elsewhere = Journal(broker, grandchild, (await load(broker, grandchild)).tree, door, Nonces())
+        await elsewhere.append(elsewhere.tree.root, [ended("s1")])
+        former.in_seen = await broker.commands.send(KEY, commands.encode(commands.Restart("id", 1.0)), 1)
+        await former.append(former.tree.root, [ended("before")])
+        await former.catch_up()
+        await broker.records.put(KEY.tree, dumps({"v": 1, "tree": former.tree.dump()}), 0, "{}")
+        await (await host(broker)).take_over()
+        await elsewhere.append(elsewhere.tree.root, [ended("s2")])
+        assert [envelopes.decode(entry.body).host for entry in await broker.log.read(grandchild)] == [elsewhere.nonce] * 2
+
+    simulated(check)
+
+
 @pytest.mark.parametrize("rest", [Rested("suspended", 1.0), Finished("success", 1.0)])
 def test_a_log_that_aged_out_takes_nothing_of_a_former_host(rest: Fact) -> None:
     async def check(broker: MemoryBroker) -> None:

@@ -8,6 +8,7 @@ from noria import Noria
 from noria.machine.state import ENDED, RESTING, Tree
 from noria.machine.view import view
 from noria.ports import RunKey
+from tests.properties.interpreter import Graph
 from tests.simulation.graphs import plain_steps
 from tests.simulation.members import LEASE, Member
 from tests.simulation.watch import Violation
@@ -96,28 +97,34 @@ class Trouble:
         """Somebody sends a run back to a step that it came to, or forks it there; perhaps with another input."""
         world = self.world
         tree, more = world.watch.trees.get(key), world.more
-        if tree is None or tree.root.status == "canceled" or not (targets := self._targets(key, tree)):
+        if tree is None or tree.root.status not in RESTING - {"canceled"}:
             return
-        inputs = [target for target in targets if target[1]]
-        target, index = more.choice(inputs if inputs and more.random() < 0.5 else targets)
+        if not (known := targets(world.specs[key.workflow], key, tree)):
+            return
+        inputs = [target for target in known if target[1]]
+        target, index = more.choice(inputs if inputs and more.random() < 0.5 else known)
         given = more.randint(0, 50) if index and more.random() < 0.7 else None
+        per_step = world.kind.words and world.asks_for_one(key)
         world.counts["travels"] += 1
         if more.random() < 0.6 or len(world.runs) > MOST_RUNS:
-            world.as_user(f"sends {key.run} to {target}", lambda noria: noria.create_run(world.flow(key), key.run).time_travel(target, input=given))
+            world.as_user(
+                f"sends {key.run} to {target}",
+                lambda noria: noria.create_run(world.flow(key), key.run).time_travel(target, input=given, per_step=per_step),
+            )
         else:
             fork = RunKey(key.workflow, f"f{len(world.runs)}")
             world.runs.append(fork)
             world.origins[fork] = key
 
             async def begin(noria: Noria) -> str:
-                return (await noria.create_run(world.flow(key), key.run).fork(target, input=given, run_id=fork.run)).id
+                return (await noria.create_run(world.flow(key), key.run).fork(target, input=given, run_id=fork.run, per_step=per_step)).id
 
             world.as_user(f"forks {key.run} at {target}", begin)
 
-    def _targets(self, key: RunKey, tree: Tree) -> list[tuple[str, int]]:
-        """Steps to go back to, so that it can be told what comes of it; the index of the entry of those that may get an input."""
-        if tree.root.status not in RESTING:
-            return []
-        plain = {step: index for step, index in plain_steps(self.world.specs[key.workflow]).items() if step in tree.root.steps}
-        found = view(tree, *key, nested=True)["steps"] if tree.root.status == "success" else plain
-        return [(step, plain.get(step, 0)) for step in found if not step.rpartition(".")[2].startswith(("mapping-", "sleep-"))]
+
+def targets(spec: Graph, key: RunKey, tree: Tree) -> list[tuple[str, int]]:
+    """Steps to send a run back to, so that it can be told what comes of it: all before them is known. With the index of the
+    entry of those that may get an input."""
+    plain = {step: index for step, index in plain_steps(spec).items() if step in tree.root.steps}
+    found = view(tree, *key, nested=True)["steps"] if tree.root.status == "success" else plain
+    return [(step, plain.get(step, 0)) for step in found if not step.rpartition(".")[2].startswith(("mapping-", "sleep-"))]

@@ -7,12 +7,14 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from noria import Noria
-from noria.contract.commands import TimeTravel
+from noria.contract.values import dumps, loads
+from noria.machine.state import Tree
 from noria.ports import ActorKey, RunKey
 from noria.testing.loop import Process
 from noria.testing.memory import MemoryBroker
 from tests.simulation.graphs import Outcome, expected
-from tests.simulation.watch import Violation
+from tests.simulation.trouble import targets
+from tests.simulation.watch import Rewind, Violation
 from tests.simulation.weather import FaultyWire
 
 if TYPE_CHECKING:
@@ -25,25 +27,36 @@ class Verdict:
     def __init__(self, world: World) -> None:
         self.world = world
 
-    def _expected(self, key: RunKey) -> Outcome:
-        """What the interpreter says of a run, sent back as it was."""
+    def _expected(self, key: RunKey) -> Outcome | None:
+        """What the interpreter says of a run, sent back as it was; None: it was where something had to be made up."""
         world = self.world
-        outcome, begin, spec = world.expected[key.workflow], None, world.specs[key.workflow]
-        for travel in self._travels(key):
-            index = self._entry(key, travel.target[0])
-            if travel.input is not None:
-                outcome, begin = expected(spec, travel.input, index), index
+        spec, first, begin = world.specs[key.workflow], world.expected[key.workflow], None
+        found: Outcome | None = first
+        for of, rewind in self._travels(key):
+            target, given = rewind.travel.target, rewind.travel.input
+            index = self._entry(key, target[0])
+            if given is not None:
+                found, begin = expected(spec, given, index), index
+            elif not self._stood(of, rewind):
+                found, begin = None, None
             elif begin is not None and index < begin:
-                outcome, begin = (*world.expected[key.workflow][:2], None), None  # what the other life wrote stays
-        return outcome
+                found, begin = (*first[:2], None), None  # what the other life wrote stays
+        return found
 
-    def _travels(self, key: RunKey, until: float = inf) -> Iterator[TimeTravel]:
+    def _stood(self, key: RunKey, rewind: Rewind) -> bool:
+        """Whether a run was, when it was sent back, where whoever sent it had seen it: he may have been slow."""
+        origin = rewind.travel.origin
+        tree = self.world.watch.folded(key, rewind.fact) if origin is None else Tree.of(loads(dumps(origin)))
+        return ".".join(rewind.travel.target) in dict(targets(self.world.specs[key.workflow], key, tree))
+
+    def _travels(self, key: RunKey, until: float = inf) -> Iterator[tuple[RunKey, Rewind]]:
         """Those that took effect up to a fact; of a fork those of its origin first."""
-        for fact, _, travel in self.world.watch.rewinds.get(key, ()):
-            if travel.origin is not None:
-                yield from self._travels(self.world.origins[key], next(a["last"] for a in travel.origin["actors"] if a["path"] == ""))
-            if fact <= until:
-                yield travel
+        for rewind in self.world.watch.rewinds.get(key, ()):
+            origin = rewind.travel.origin
+            if origin is not None:
+                yield from self._travels(self.world.origins[key], next(a["last"] for a in origin["actors"] if a["path"] == ""))
+            if rewind.fact <= until:
+                yield key, rewind
 
     def _entry(self, key: RunKey, unit: str) -> int:
         return next(n for n, entry in enumerate(self.world.specs[key.workflow]) if f"'{unit}'" in str(entry))
@@ -53,13 +66,14 @@ class Verdict:
         world = self.world
         noria = Noria(MemoryBroker(world.server, "sim", FaultyWire(world.weather, Process("judge"), mortal=False)))
         for key in world.runs:
-            wanted, value, state = self._expected(key)
+            outcome = self._expected(key)
             record = await noria.runs.get(key.run, world.flow(key))
             tree = world.watch.tree(key)
             if record is None or record.status != tree.root.status:
                 raise Violation(f"{key}: its log says {tree.root.status}, its reader {record}")
-            if record.status == "canceled" and key in world.cancelled:
+            if outcome is None or (record.status == "canceled" and key in world.cancelled):
                 continue
+            wanted, value, state = outcome
             if record.status != wanted:
                 raise Violation(f"{key} came to {record.status} ({record.error}), not {wanted}: {world.specs[key.workflow]}")
             if wanted == "success" and record.result != value:

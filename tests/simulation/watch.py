@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from math import inf
 from typing import Any, NamedTuple
 
 from noria.contract import commands, envelopes
@@ -11,6 +12,7 @@ from noria.contract.facts import Fact, FactMessage, Finished, HandedOver, StepEn
 from noria.contract.rewinds import Rewound
 from noria.contract.values import dumps, loads
 from noria.limits import POISON_TAKEOVERS
+from noria.machine.decide import is_paused
 from noria.machine.fold import fold_command, fold_message
 from noria.machine.state import ENDED, RESTING, Actor, Tree, parent
 from noria.machine.view import child_status, view
@@ -52,7 +54,7 @@ class Watch:
         self.history: dict[RunKey, list[Stored]] = {}
         self.commands: dict[ActorKey, set[int]] = {}
         self.sent: dict[int, TimeTravel] = {}
-        self.unhindered: set[RunKey] = set()  # runs that were not only asked for one step at a time
+        self.unhindered: set[RunKey] = set()  # runs that may go on by a word that did not ask for one step only
         self.rewinds: dict[RunKey, list[Rewind]] = {}
         self.starts: Counter[ActorKey] = Counter()
         self.ended: Counter[tuple[RunKey, str, str, int]] = Counter()  # results by (run, path, step, round)
@@ -100,8 +102,8 @@ class Watch:
             self.commands.setdefault(entry.actor, set()).add(entry.sequence)
             if isinstance(command, TimeTravel):
                 self.sent[entry.sequence] = command
-            if isinstance(command, (Start, Resume, TimeTravel)) and not path and not command.per_step:
-                self.unhindered.add(run)
+            if isinstance(command, (Start, Resume, TimeTravel)) and not path:
+                self._hindered(run, tree, command.per_step)
             if isinstance(command, Start):
                 self.starts[entry.actor] += 1
                 if self.starts[entry.actor] > 1:
@@ -123,6 +125,14 @@ class Watch:
             if _ends(message):
                 self.over.add(entry.actor)
             self._follows(entry, tree, message, before)
+
+    def _hindered(self, run: RunKey, tree: Tree, per_step: bool) -> None:
+        """A word to go on, which binds whoever hosts by it; what goes on elsewhere may end a step by the word before."""
+        elsewhere = any(path for _, path in tree.pending) or any(a.started and a.status not in RESTING for a in tree.below(""))
+        if not per_step or elsewhere:
+            self.unhindered.add(run)
+        elif tree.root.status in RESTING and not tree.pending:
+            self.unhindered.discard(run)
 
     def _unpacked(self, entry: Stored) -> Stored:
         return entry._replace(body=self._body(entry.actor.tree, entry.body))
@@ -164,7 +174,7 @@ class Watch:
         return any(count >= POISON_TAKEOVERS - 1 for count in self.takeovers.values())
 
     def _may_write(self, entry: Stored, tree: Tree, message: FactMessage) -> None:
-        actor = tree.actor(entry.actor.path)
+        actor = tree.actors.get(entry.actor.path) or Actor(entry.actor.path)  # of a life that is over the tree keeps nothing
         who = f"fact {entry.sequence} of {entry.actor}"
         hosts = [ActorKey(*entry.actor.tree, p) for p in _above(entry.actor.path)]
         if not any(message.door in self.commands.get(host, ()) for host in hosts):
@@ -193,6 +203,8 @@ class Watch:
                 self.ended[key] += 1
                 if self.ended[key] > 1:
                     self.fail(f"step {fact.step!r} round {fact.round} of {entry.actor} has {self.ended[key]} results")
+        if path == "" and root.status == "paused" and message.in_seen >= tree.newest_command and not is_paused(tree):
+            self.fail(f"{entry.actor} pauses at {entry.sequence}, but no step ended since the word {tree.per_step} to go on")
         if path == "" and root.status in RESTING:
             self.rested[run] = Rested(entry.sequence, message.door, seen)
             busy = [a.path for a in tree.below("") if a.last and a.status == "active" and self._is_busy(run, tree, a)]
@@ -205,20 +217,27 @@ class Watch:
         began wait for their turn: once a step ended, or while a sibling of theirs that has it waits for a timer."""
         if ActorKey(*run, child.path) in self.starts:
             return True
-        if child_status(tree, child) != "running":
+        if child_status(tree, child) != "running" or tree.root.in_seen < tree.newest_command:  # by a word that its host does not know yet
             return False
         return not tree.per_step or (tree.leaf_done <= tree.per_step and not any(_waits_beside(tree, path) for path in _above(child.path)[1:]))
 
     def _refold(self, run: RunKey, tree: Tree) -> None:
-        """As late as a host may hear of them: the start, then what hosts write, then all other commands."""
+        again = self.folded(run)
+        if self._shown(again, run) != self._shown(tree, run):
+            self.fail(f"{run}: commands and facts do not commute: {_difference(self._shown(again, run), self._shown(tree, run))}")
+
+    def folded(self, run: RunKey, before: float = inf) -> Tree:
+        """What is stored of a run before a sequence, as late as a host may hear of it: the start, then what hosts write, then
+        all other commands."""
         again = Tree()
         for entry in sorted(self.history[run], key=lambda e: (self._life(e), _place(e), e.sequence)):
+            if entry.sequence >= before:
+                continue
             if entry.kind == "in":
                 fold_command(again, entry.sequence, entry.actor.path, commands.decode(entry.body))
             else:
                 fold_message(again, entry.sequence, entry.actor.path, envelopes.decode(entry.body))
-        if self._shown(again, run) != self._shown(tree, run):
-            self.fail(f"{run}: commands and facts do not commute: {_difference(self._shown(again, run), self._shown(tree, run))}")
+        return again
 
     def _life(self, entry: Stored) -> int:
         """After how many time travels it came: who hosts one has read all commands before."""

@@ -37,14 +37,14 @@ class World:
     def __init__(self, loop: VirtualLoop, seed: int) -> None:
         self.loop, self.seed, self.chance = loop, seed, random.Random(seed)
         self.more = random.Random(seed + 2)  # of what came later: the worlds before are as they were
-        self.kind = kind(self.more)
+        self.kind = kind(self.more, seed)
         self.server = Server(LOG_SECONDS, replicas=self.kind.stale > 0)
         self.watch = Watch(self.server)
         self._digest, self.tail = hashlib.sha256(), list[str]()
         self.weather = Weather(random.Random(seed + 1), self.trace, self.watch.is_near_poison, self.kind.stale)
         self.counts: Counter[str] = Counter()
         self.executions: Counter[str] = Counter()
-        specs = [graph(self.chance, self.kind.mixed) for _ in range(self.chance.randint(1, 3))]
+        specs = [graph(self.chance, self.kind.mixed, self.kind.wide) for _ in range(self.chance.randint(1, 3))]
         self.flows = [make_flow(f"w{n}", spec, self.executed).commit() for n, spec in enumerate(specs)]
         self.expected = {flow.id: expected(spec) for flow, spec in zip(self.flows, specs, strict=True)}
         self.specs = {flow.id: spec for flow, spec in zip(self.flows, specs, strict=True)}
@@ -133,14 +133,18 @@ class World:
             tree = self.watch.trees.get(key)
             if tree is None or not tree.root.started:
                 self.start(key)
+            elif self.kind.words and status(tree) not in ENDED and self.more.random() < 0.3:
+                self._resume(key, tree)  # whoever sees a question need not wait until the run rests
             elif status(tree) == "suspended" and (self.weather.calm or self.chance.random() < 0.5):
                 self._resume(key, tree)
             elif status(tree) == "paused":
                 self._step(key)
 
     def start(self, key: RunKey) -> None:
+        per_step = self.asks_for_one(key)
+
         async def start(noria: Noria) -> Any:
-            found = await noria.create_run(self.flow(key), key.run).start_async(1, per_step=key in self.stepwise)
+            found = await noria.create_run(self.flow(key), key.run).start_async(1, per_step=per_step)
             self.started.add(key)
             return found
 
@@ -151,16 +155,22 @@ class World:
         if not found:
             return
         _, suspension = self.chance.choice(found)
-        path, index, data = list(suspension["path"]), suspension["index"], suspension["payload"]["k"]
+        path, index, data, per_step = list(suspension["path"]), suspension["index"], suspension["payload"]["k"], self.asks_for_one(key)
         for _ in range(self.chance.choice([1, 1, 2])):  # rivals
             self.as_user(
                 f"resumes {key.run}",
-                lambda noria: noria.create_run(self.flow(key), key.run).resume(data, step=path, index=index, per_step=key in self.stepwise),
+                lambda noria: noria.create_run(self.flow(key), key.run).resume(data, step=path, index=index, per_step=per_step),
             )
 
     def _step(self, key: RunKey) -> None:
-        per_step = self.more.random() < 0.9
+        per_step = self.asks_for_one(key) if self.kind.words else self.more.random() < 0.9
         self.as_user(f"lets {key.run} go on", lambda noria: noria.create_run(self.flow(key), key.run).resume(per_step=per_step))
+
+    def asks_for_one(self, key: RunKey) -> bool:
+        """Whether whoever lets a run go on asks for one step only."""
+        if not self.kind.words:
+            return key in self.stepwise
+        return "bail" not in str(self.specs[key.workflow]) and self.more.random() < 0.5
 
     def flow(self, key: RunKey) -> Workflow:
         return next(f for f in self.flows if f.id == key.workflow)

@@ -51,7 +51,7 @@ class Activation:
         self.recovered = False  # it took over: a step may have run before
         self.main: asyncio.Task[str] | None = None  # drives the root; the tasks of children are below it
         self.watching = 0  # spread children that are waited for
-        self.after_look: set[Callable[[], None]] = set()  # called after each look at what came
+        self.after_look: dict[Callable[[], None], None] = {}  # called after each look at what came
         self.cancelled = asyncio.Event()
         self.overrun: NoriaError | None = None  # why it shall fail: past the workflow's timeout, or a limit
         self.stopping = False

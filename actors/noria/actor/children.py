@@ -27,14 +27,14 @@ Drive = Callable[["Activation", Actor], Coroutine[Any, Any, str]]
 async def run_children(activation: Activation, actor: Actor, task: RunChildren, drive: Drive) -> dict[str, str]:
     """Run the open children until each of them rests; status by segment. Those that were not begun are "paused"."""
     fanout = _Fanout(activation, actor, task, drive)
-    activation.after_look.add(fanout.hear)
+    activation.after_look[fanout.hear] = None
     try:
         return await fanout.run()
     except BaseException:
         await fanout.stop()
         raise
     finally:
-        activation.after_look.discard(fanout.hear)
+        del activation.after_look[fanout.hear]
 
 
 class _Fanout:
@@ -43,7 +43,7 @@ class _Fanout:
         self.stepwise = bool(activation.tree.per_step)
         self.rested: dict[str, str] = {}
         self.local: dict[asyncio.Task[str], str] = {}
-        self.remote: set[str] = set()
+        self.remote: dict[str, None] = {}
         self.sending: set[asyncio.Task[None]] = set()  # starts on their way
         self.done: list[asyncio.Task[Any]] = []  # of both, not collected yet
         self.bell = asyncio.Event()  # something is done, or there is news
@@ -97,8 +97,11 @@ class _Fanout:
         return bool(tree.per_step) and child_status(tree, self.child(seg)) in ("suspended", "waiting")
 
     def _goes_on_elsewhere(self, seg: str) -> bool:
-        """Step by step: whether a child, or one below it, goes on with a host of its own, by an earlier word to go on."""
-        return bool(self.activation.tree.per_step) and any(m.started and m.status not in RESTING for m in self.spread.members(self.child(seg)))
+        """Step by step: whether a child, or one below it, goes on with a host of its own, or is about to, by an earlier word to go on."""
+        if not self.activation.tree.per_step:
+            return False
+        elsewhere = [m for m in self.spread.members(self.child(seg)) if m.started]
+        return any(m.status not in RESTING or self.spread.has_command(m) for m in elsewhere)
 
     def _has_begun(self, child: Actor) -> bool:
         travelled = child.blocks or child.lives or child.aims or child.prev != child.input  # no start could say so
@@ -154,7 +157,7 @@ class _Fanout:
             seg = segment(child.path)
             self.begun.add(seg)
             if self._is_remote(child):
-                self.remote.add(seg)
+                self.remote[seg] = None
                 self.activation.watching += 1
                 if child.started:
                     rested.append(child)
@@ -253,7 +256,7 @@ class _Fanout:
 
     def _rest(self, seg: str, status: str) -> None:
         if seg in self.remote:
-            self.remote.discard(seg)
+            del self.remote[seg]
             self.activation.watching -= 1
         child = self.child(seg)
         if status == "waiting" and is_paused(self.activation.tree) and any(map(self.spread.has_news, self.spread.members(child))):

@@ -44,12 +44,12 @@ class Host:
         self.peers, self.above, self.listener = Peers(self), Above(broker), Listener(broker)
         self.trial, self.notices = Trial(), Notices()
         self._activations: dict[ActorKey, Activation] = {}
-        self._of_run: dict[RunKey, set[Activation]] = {}
+        self._of_run: dict[RunKey, dict[Activation, None]] = {}  # in order, as all that is gone through: a simulated world has one course
         self._slots: set[Activation] = set()
         self._incoming: set[Activation] = set()  # no slot yet: not judged, or waiting for one; each may need one
         self._told: set[tuple[RunKey, str]] = set()  # run and path of those above whose children rested in this turn
         self._freed = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}
         self._receivers: list[Receiver] = []
         self._unsubscribe: list[Any] = []
         self._called: dict[RunKey, None] = {}  # runs that are not hosted here, of which there was news; the oldest first
@@ -123,11 +123,11 @@ class Host:
 
     def _begin(self, activation: Activation) -> None:
         self._activations[activation.key] = activation
-        self._of_run.setdefault(activation.key.tree, set()).add(activation)
+        self._of_run.setdefault(activation.key.tree, {})[activation] = None
         self._incoming.add(activation)
         task = asyncio.create_task(self._serve(activation))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(self._tasks.pop)
 
     async def _serve(self, activation: Activation) -> None:
         """An activation's life, then that of the next delivery which waited behind it."""
@@ -148,7 +148,7 @@ class Host:
         self.sidestep(activation)
         del self._activations[activation.key]
         of_run = self._of_run[activation.key.tree]
-        of_run.discard(activation)
+        del of_run[activation]
         if not of_run:
             del self._of_run[activation.key.tree]
         waiting = sorted(activation.others, key=lambda d: d.sequence)
@@ -272,8 +272,8 @@ class Host:
     def background(self, work: Coroutine[Any, Any, None]) -> None:
         """A task of the host's own."""
         task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(self._tasks.pop)
 
 
 def _patience(delivery: Delivery) -> float:

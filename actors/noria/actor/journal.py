@@ -68,12 +68,13 @@ class Journal:
         when its answer comes, and `settle` waits for it. What a former host recorded meanwhile stands: then nothing is
         stored, and the actor is to be decided on anew.
         """
-        if actor.path in self.adopted:
-            self.adopted.discard(actor.path)
-            return None
         seen = self.in_seen if actor.path == self.key.path else 0  # not what comes while it is looked who hosts: its timer, say
         if actor.last == 0 and self._tenure is not None and self._tenure.is_long() and not await self._hosts_still():
             raise Fenced  # what the other wrote may have aged out: an empty chain is as it was expected
+        if actor.path in self.adopted:
+            self.adopted.discard(actor.path)
+            return None
+        expected = actor.last  # not what is adopted while a parcel is on its way
         opening = self.opening.pop(actor.path, None)
         message = FactMessage(
             facts if opening is None else [*opening, *facts],
@@ -83,7 +84,6 @@ class Journal:
         if len(body) > self._inline:
             self._check_size(actor, message, len(body), opening)
             body = await self._pack(body)
-        expected = actor.last
         key = self.key if actor.path == self.key.path else self.key_of(actor)
         while True:
             future = self.broker.log.append(key, body, expected, partial(self._landed, actor, message))
@@ -214,7 +214,7 @@ class Journal:
             await self.append(child, [TakenOver(now())])
 
     def _open(self, actor: Actor) -> bool:
-        return actor.last > 0 and not actor.started and actor.status == "active"
+        return actor.last > 0 and actor.status == "active" and not self.tree.lives_elsewhere(actor.path)
 
     def live(self, type: str, actor: Actor, step: str | None, data: dict[str, Any], at: float | None = None) -> None:
         """Tell observers; best effort, not awaited. What readers can restore from facts is left out when it is large."""

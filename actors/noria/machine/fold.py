@@ -130,8 +130,8 @@ def fold_message(tree: Tree, sequence: int, path: str, message: FactMessage) -> 
     if path not in tree.actors and tree.is_over(path):
         return
     actor = tree.actor(path)
-    if sequence <= actor.last:
-        return
+    if sequence <= actor.last or (path != tree.base and tree.root.status in ENDED and tree.lives_elsewhere(path)):
+        return  # of a run that ended, what goes on elsewhere is its own affair: whoever hosts it reads it (see Tree.at)
     first, seen = actor.last == 0, actor.in_seen
     actor.last, actor.door, actor.host = sequence, message.door, message.host
     actor.in_seen = max(actor.in_seen, message.in_seen)

@@ -160,6 +160,10 @@ class Tree:
             path = parent(path)
         return False
 
+    def lives_elsewhere(self, path: str) -> bool:
+        """Whether an actor has a host of its own, or is below one that has: of its start only that host need know."""
+        return any(actor.path != self.base and actor.started for p in (path, *above(path)) if (actor := self.actors.get(p)) is not None)
+
     def actor(self, path: str) -> Actor:
         """The actor at `path`, made when it is not there yet; its input follows from its parent."""
         actor = self.actors.get(path)
@@ -201,6 +205,8 @@ class Tree:
         tree.actors.update({a.path: a for a in self.below(path)})
         if path in self.actors:
             tree.actors[path] = self.actors[path]
+            if self.root.status in ENDED:  # of what it did since, this tree says nothing
+                tree.cursor = min(tree.cursor, tree.root.last)
         else:
             tree.cursor = 0  # not begun then, or forgotten with its fan-out's end: its own log says,
             if self.is_over(path):
