@@ -6,8 +6,9 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
-from noria import Context, Noria, RunNotActive, StepNotSuspended, Workflow, step
+from noria import Context, InvalidInput, Noria, RunNotActive, StepNotSuspended, Workflow, step
 
 calls: Counter[str] = Counter()
 
@@ -141,3 +142,40 @@ async def test_who_names_step_and_label_is_told_the_labels_of_that_step(noria: N
         with pytest.raises(RunNotActive, match=r"is suspended; resume\(\)"):
             await run.restart()
         assert (await run.resume(1, step="a", label="a-1")).status == "suspended" and (await run.resume(1)).result == {"a": 2, "b": 2}
+
+
+async def test_a_travels_data_is_for_what_suspends_and_is_refused_as_a_resumes_is(noria: Noria, server_url: str) -> None:
+    class Answer(BaseModel):
+        ok: bool
+        note: str = "none"
+
+    @step(resume=Answer)
+    async def ask(x: Any, ctx: Context) -> Any:
+        return ctx.suspend({"x": x}) if ctx.resume_data is None else ctx.resume_data.note
+
+    flow = Workflow("asked").then(plus("a")).parallel(Workflow("in").then(plus("b")).then(ask).commit(), plus("c")).commit()
+    async with noria.worker(flow), Noria.connect(server_url, namespace=noria.namespace) as by_id:
+        run = noria.create_run(flow)
+        await run.start(1)
+        for target in ("a", "in", "in.b", "in.ask"):
+            with pytest.raises(InvalidInput, match="resume data: step 'ask': \n- ok"):
+                await run.time_travel(target, resume={"ok": "x"})
+            with pytest.raises(InvalidInput, match="resume data: step 'ask': \n- ok"):
+                await run.fork(target, resume={})
+        assert (await run.time_travel("c", resume={"ok": "x"})).suspended[0].payload == {"x": 3}, "what stays suspended gets none"
+        result = await by_id.create_run("asked", run.id).time_travel("in.b", resume={"ok": "x"})
+        assert result.status == "suspended", "what only a worker can refuse it refuses to the step, not to the run"
+        result = await run.time_travel("a", resume={"ok": True})
+        assert result.result == {"in": "none", "c": 3} and result.steps["in"].resume_payload == {"ok": True, "note": "none"}
+        assert result.steps["a"].resume_payload is None, "the target never suspended, another did"
+
+
+async def test_a_suspension_that_a_travel_passes_takes_no_data(noria: Noria) -> None:
+    flow = Workflow("passes").then(asks("a")).then(asks("b")).commit()
+    async with noria.worker(flow):
+        run = noria.create_run(flow)
+        await run.start(1)
+        assert (await run.time_travel("b", input=10, resume=5)).result == 15
+        result = await run.time_travel("a", resume=6)
+        assert [s.path for s in result.suspended] == [("b",)] and result.steps["a"].output == 7
+        assert (await run.time_travel("a", resume=7)).result == 15, "both had suspended"

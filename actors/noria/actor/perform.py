@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable
+from dataclasses import replace
 from typing import Any
 
 from noria.actor.activation import Activation
@@ -81,6 +82,10 @@ class _Attempts:
         self.resume_payload = task.resume[1] if task.resume is not None else None
         self.notice: Notice | None = None  # of the present try
 
+    def forget_resume(self) -> None:
+        """The try begins as one of a step that nobody resumes."""
+        self.task, self.resume_payload, self.made = replace(self.task, resume=None), None, self.made - 1
+
     def tell_beginning(self) -> None:
         if self.notice is not None:
             self.notice.tell()
@@ -145,8 +150,10 @@ async def _try(activation: Activation, actor: Actor, task: RunStep, fact: _Attem
                 context.resume_data, fact.resume_payload = step.parse_resume(task.resume[1])
             except InvalidInput as error:  # from a client that does not know the workflow's types
                 waiting = actor.steps.get(step.id)
-                if waiting is None or waiting.status != "suspended":
-                    raise
+                if waiting is None or waiting.status != "suspended":  # a time travel came with it
+                    log.error("step %r of run %s is not resumed: %s", step.id, activation.key.run, error)
+                    fact.forget_resume()
+                    return await _try(activation, actor, fact.task, fact)
                 log.error("step %r of run %s stays suspended: %s", step.id, activation.key.run, error)
                 return fact.still_suspended(waiting)
         context.input = value

@@ -3,7 +3,7 @@ between."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from noria import ids
@@ -126,7 +126,7 @@ class Resuming:
         if self._workflow is None:
             await self._noria.workflows.catalogued.check_resume(self._key.workflow, tree.version, places, self._data)
             return self._data
-        values = [step.parse_resume(self._data)[1] for step in self._steps_at(self._workflow, places)]
+        values = [step.parse_resume(self._data)[1] for step in self.steps_at(self._workflow, places)]
         return values[0] if len(values) == 1 else self._data
 
     async def _check_context(self, tree: Tree) -> None:
@@ -139,7 +139,7 @@ class Resuming:
                 self._workflow.parse_context(context)
 
     @staticmethod
-    def _steps_at(workflow: Workflow, places: Sequence[Place]) -> list[Step]:
+    def steps_at(workflow: Workflow, places: Iterable[Place]) -> list[Step]:
         """The steps as this client defines them."""
         found, known = dict[str, Step](), Places(workflow, "")
         for path, id in places:

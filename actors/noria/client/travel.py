@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
@@ -12,11 +13,14 @@ from noria.actor import parcels
 from noria.actor.load import load_newest
 from noria.client.again import sent_before
 from noria.client.catalogued import items_of, units_of
+from noria.client.resuming import Resuming
 from noria.clock import now
 from noria.contract import commands
 from noria.contract.values import as_dict, as_listing, dumps, loads, plain, plain_object
-from noria.errors import InvalidInput, RunAlreadyStarted, RunNotFound, RunStillActive, StepNotFound, choices
+from noria.errors import GraphMismatch, InvalidInput, RunAlreadyStarted, RunNotFound, RunStillActive, StepNotFound, choices
+from noria.machine.lives import adopt
 from noria.machine.state import Tree, live
+from noria.machine.time_travel import rewound
 from noria.machine.view import is_active, status
 from noria.ports import ActorKey, Refused, RunKey
 from noria.workflow.builder import Workflow
@@ -98,6 +102,7 @@ class Journey:
                 raise RunStillActive(f"run {self._key.run!r} is {status(loaded.tree)}: a run travels when it rests or ended; wait, or cancel it")
             if loaded.tree.root.started:
                 of = loaded.tree.traceparent or ""
+            self._check_resume(loaded.tree, command)
             await self._check_carried(loaded.tree, command)
             try:
                 with self._noria.traced(verb, self._key, of=of) as command.traceparent:
@@ -107,6 +112,20 @@ class Journey:
                 continue
             self._broker.news.nudge(self._key, "client")
             return sequence
+
+    def _check_resume(self, tree: Tree, command: commands.TimeTravel) -> None:
+        """Raises InvalidInput for data that one of the steps that will get it cannot take. Of a workflow that is known by its id
+        only, or of another version than the run's, its worker checks it: such a step then goes on without."""
+        if self._resume is None or self._workflow is None:
+            return
+        if self._origin is not None:
+            tree = Tree()
+            adopt(tree, self._from)
+        with suppress(GraphMismatch):
+            held = rewound(self._workflow, tree, 0, command, command.at).held
+            parts = [at.rpartition(".") for at in held]
+            for step in Resuming.steps_at(self._workflow, [(path, id) for path, _, id in parts]):
+                step.parse_resume(self._resume)
 
     async def _check_carried(self, tree: Tree, command: commands.TimeTravel) -> None:
         """Raises InvalidInput when the state or request context that the run would have is not as its workflow declares it."""

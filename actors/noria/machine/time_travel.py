@@ -23,14 +23,22 @@ def rewound(workflow: builder.Workflow, tree: Tree, sequence: int, command: Time
 
 
 def _held(tree: Tree, plan: _Plan) -> dict[str, Held]:
-    """Every suspended step, and the target, get the data when they are reached; not what stays and waits as before."""
-    found = {target: Held() for target in plan.targets}
+    """Every suspended step gets the data when it is reached; not what stays and waits as before, nor what is passed. So does
+    the target, unless the data can only be for another: it never suspended, and one that did is reached."""
+    found: dict[str, Held] = {}
+    targets, target_suspends = dict.fromkeys(plan.targets, Held()), False
     for actor in tree.actors.values():
         stays = any(f"{actor.path}.".startswith(f"{path}.") for path in plan.staying)
         for step, record in actor.steps.items():
-            if record.status == "suspended" and not stays:
-                found[place(actor.path, step)] = Held(record.suspend_payload, record.suspended_at)
-    return found
+            where = place(actor.path, step)
+            target_suspends = target_suspends or (where in targets and (record.resumed or record.suspended_at is not None))
+            if record.status == "suspended" and not stays and not _is_within(where, plan.passed):
+                found[where] = Held(record.suspend_payload, record.suspended_at)
+    return {**targets, **found} if target_suspends or not found else found
+
+
+def _is_within(where: str, places: list[str]) -> bool:
+    return any(where == p or where.startswith((f"{p}.", f"{p}=")) for p in places)
 
 
 class _Plan:
@@ -42,6 +50,7 @@ class _Plan:
         self.rewinds: list[Rewind] = []
         self.targets: list[str] = []  # the places at which the target's step may be: a foreach has many
         self.staying: list[str] = []  # paths of the target's siblings that go on
+        self.passed: list[str] = []  # places of what counts as done
 
     @staticmethod
     def known(stored: Actor | None) -> list[Any]:
@@ -56,6 +65,7 @@ class _Plan:
         level.begin(known, given if index == 0 else None)
         self.rewinds.append(level.rewind)
         for n, entry in enumerate(workflow.entries[:index]):
+            self.passed += [place(was, unit) for unit in _units(entry)]
             level.over(entry, given if n == index - 1 else None)
         if given is not None:
             level.rewind.prev = given
