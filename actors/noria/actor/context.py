@@ -6,7 +6,7 @@ import inspect
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from noria.actor.above import NOTHING
+from noria.actor.around import NOTHING
 from noria.actor.notices import Notice
 from noria.contract.facts import Writes
 from noria.contract.values import as_dict, plain
@@ -45,7 +45,7 @@ class LiveContext(Context):
         self._context: dict[str, Any] | None = None
         self._context_before: dict[str, Any] = {}
         self._usage: dict[str, int] = {}
-        self._above = NOTHING
+        self._around = NOTHING
         self.notice: Notice | None = None  # that it began: before anything that it says itself
 
     @property
@@ -57,7 +57,7 @@ class LiveContext(Context):
         scope = self._activation.places.scope(self._tree, self._actor)
         if scope is not None:
             return plain(scope.input)  # what the caller does to it is not in the log
-        return plain(self._above.init if self._actor.init is None else self._actor.init)
+        return plain(self._around.init if self._actor.init is None else self._actor.init)
 
     @property
     def idempotency_key(self) -> str:
@@ -94,18 +94,18 @@ class LiveContext(Context):
         wanted = step if isinstance(step, str) else step.id
         scope = self._activation.places.scope(self._tree, self._actor)
         if scope is None:
-            return plain(self._above.results[wanted]) if wanted in self._above.results else default
+            return plain(self._around.results[wanted]) if wanted in self._around.results else default
         found = result(self._tree, scope, wanted)
         return default if found is None else plain(found[0])
 
     def results(self) -> dict[str, Any]:
         """What `step_result` knows, by step."""
         scope = self._activation.places.scope(self._tree, self._actor)
-        return self._above.results if scope is None else results(self._tree, scope)
+        return self._around.results if scope is None else results(self._tree, scope)
 
-    async def look_above(self) -> None:
+    async def look_around(self) -> None:
         """Before the call: a step that was spread reads what it may ask of the workflow around it."""
-        self._above = await self._activation.host.above.look(self._activation.key)
+        self._around = await self._activation.host.surroundings.of(self._activation.key)
 
     def suspend(self, payload: Any = None, *, label: str | list[str] | None = None, output: Any = None) -> NoReturn:
         if self._step is None:

@@ -10,8 +10,8 @@ from math import inf
 from typing import Any
 
 from noria.actor import resting
-from noria.actor.above import Above
 from noria.actor.activation import Activation
+from noria.actor.around import Surroundings
 from noria.actor.attending import attend
 from noria.actor.hosting import hand_over, say_that_it_leaves
 from noria.actor.notices import Notices
@@ -41,7 +41,7 @@ class Host:
         self.nonces, self.observer = Nonces(), observer
         self.steps = steps  # whether step handlers run here, or are called elsewhere
         self.threads = ThreadPoolExecutor(THREADS, "noria-step")
-        self.peers, self.above, self.listener = Peers(self), Above(broker), Listener(broker)
+        self.peers, self.surroundings, self.listener = Peers(self), Surroundings(broker), Listener(broker)
         self.trial, self.notices = Trial(), Notices()
         self._activations: dict[ActorKey, Activation] = {}
         self._of_run: dict[RunKey, dict[Activation, None]] = {}  # in order, as all that is gone through: a simulated world has one course

@@ -164,7 +164,7 @@ async def _try(activation: Activation, actor: Actor, task: RunStep, fact: _Attem
             started["resume_payload"] = fact.resume_payload
         fact.notice = context.notice = Notice(activation.journal, activation.host.notices, actor, step.id, started)
         if actor.path and actor.path == activation.key.path and ("c" in step.fn.order or step.remote):
-            await context.look_above()
+            await context.look_around()
         output = plain(await _called(activation, step, value, context))
         return fact.succeeded(output, context.writes())
     except SuspendSignal as signal:

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left
-from collections import OrderedDict
-from collections.abc import Callable, Coroutine
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias
 
 from noria.actor import parcels
+from noria.actor.once import Once
 from noria.contract import commands
 from noria.contract.values import as_dict, dumps, loads
 from noria.errors import NoriaError
@@ -18,8 +17,6 @@ from noria.machine.state import Register, Tree, above, live
 from noria.ports import ActorKey, Broker, RunKey, StoredRecord
 
 Values: TypeAlias = dict[str, Any]
-P = TypeVar("P")
-T = TypeVar("T")
 
 
 class Told(NamedTuple):
@@ -105,32 +102,22 @@ class Record:
         return loads(dumps({**self._data, "tree": thin}))
 
 
-async def _once(known: OrderedDict[P, asyncio.Task[T]], place: P, read: Callable[[], Coroutine[Any, Any, T]], most: int) -> T:
-    """What was read of a place, by whoever came first; again when that failed."""
-    reading = known.get(place)
-    if reading is None or (reading.done() and (reading.cancelled() or reading.exception() is not None)):
-        reading = known[place] = asyncio.create_task(read())
-        if len(known) > most:
-            known.popitem(last=False)
-    return await asyncio.shield(reading)
-
-
 class Listener:
     """The end of the children: one for each host, which reads a blob, and the run's record, once for all of them."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self._known: OrderedDict[tuple[RunKey, str], asyncio.Task[tuple[Values, Values]]] = OrderedDict()
-        self._records: OrderedDict[tuple[RunKey, int], asyncio.Task[Record]] = OrderedDict()
+        self._blobs = Once[tuple[RunKey, str], tuple[Values, Values]](SHARED_KEPT)
+        self._records = Once[tuple[RunKey, int], Record](RECORDS_KEPT)
 
     async def hear(self, run: RunKey, command: commands.Start | commands.Resume) -> None:
         """Let a command that refers to a blob say what stands there. Raises NoriaError when that is gone, or of another shape."""
-        state, context = await _once(self._known, (run, command.shared), lambda: self._read(run, command.shared), SHARED_KEPT)
+        state, context = await self._blobs.read((run, command.shared), lambda: self._read(run, command.shared))
         command.state, command.context = {**state, **command.state}, {**context, **command.context}
 
     async def record(self, child: ActorKey, stored: StoredRecord) -> Values:
         """The record's data as far as it concerns a child, the caller's own. Raises like reading it."""
-        found = await _once(self._records, (child.tree, stored.revision), lambda: self._read_record(child.tree, stored), RECORDS_KEPT)
+        found = await self._records.read((child.tree, stored.revision), lambda: self._read_record(child.tree, stored))
         return found.near(child.path)
 
     async def _read_record(self, run: RunKey, stored: StoredRecord) -> Record:

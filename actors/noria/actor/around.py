@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import OrderedDict
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 from noria.actor.load import load
+from noria.actor.once import Once
 from noria.limits import RESULTS_KEPT
 from noria.machine.state import parent, segment, split
 from noria.machine.view import results
 from noria.ports import ActorKey, Broker, RunKey
-
-Block: TypeAlias = tuple[RunKey, str, str, int]  # run, path of the workflow, unit of its children and their life
 
 
 class Around(NamedTuple):
@@ -25,25 +22,20 @@ class Around(NamedTuple):
 NOTHING = Around(None, {})
 
 
-class Above:
-    """What is known of workflows around spread steps, read once per host and block of children: it came before the
+class Surroundings:
+    """The workflows around spread steps, each read once per host and block of children: what they show came before the
     block, and does not change while it runs. To send it along with each start would store it once per child."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self._known: OrderedDict[Block, asyncio.Task[Around]] = OrderedDict()
+        # by run, path of the workflow, unit of its children and their life
+        self._known = Once[tuple[RunKey, str, str, int], Around](RESULTS_KEPT)
 
-    async def look(self, actor: ActorKey) -> Around:
+    async def of(self, actor: ActorKey) -> Around:
         """The workflow around an actor."""
-        around = parent(actor.path)
+        path = parent(actor.path)
         unit, _, life = split(segment(actor.path))
-        block = (actor.tree, around, unit, life)
-        reading = self._known.get(block)
-        if reading is None or (reading.done() and (reading.cancelled() or reading.exception() is not None)):
-            reading = self._known[block] = asyncio.create_task(self._read(actor.tree, around))
-            if len(self._known) > RESULTS_KEPT:
-                self._known.popitem(last=False)
-        return await asyncio.shield(reading)
+        return await self._known.read((actor.tree, path, unit, life), lambda: self._read(actor.tree, path))
 
     async def _read(self, run: RunKey, path: str) -> Around:
         tree = (await load(self._broker, ActorKey(*run))).tree
