@@ -15,6 +15,7 @@ MAX_LOG_MESSAGES: Final = 1_000_000  # of one run: a loop beyond that wants a ne
 MAX_ATTEMPTS: Final = 10_000  # retries of one call
 MAX_PAUSE_SECONDS: Final = 365 * 86400  # between two of them
 MAX_IN_FLIGHT: Final = 10_000  # appends of one connection without an answer; further ones wait their turn
+MAX_UNSENT_BYTES: Final = 16 * 1024 * 1024  # kept of what is sent while NATS is not reached; what is dropped is asked again
 MAX_IN_HAND: Final = 1_000  # deliveries of one actor that a worker keeps; further ones come again
 CALLED_KEPT: Final = 10_000  # runs hosted elsewhere or not yet, of which a host remembers that something came for them
 MAX_LABELS: Final = 64  # per suspension

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from noria import Noria, NoriaError
+from noria import BrokerUnavailable, Noria
 from noria.embedded import find_binary, free_port
 
 
@@ -35,7 +35,7 @@ class Server:
             try:
                 async with Noria.connect(self.url, **options):
                     return
-            except NoriaError:
+            except BrokerUnavailable:
                 assert self._process.poll() is None and time.monotonic() < end, "the server did not come up"
 
     def reload(self, say: str = "", jetstream: str = "") -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from pathlib import Path
 
 import pytest
+from tests.live.servers import server
 
 from noria import Context, DefinitionError, InvalidInput, Noria, Retry, Workflow, step
 from noria.actor import activation, host, journal, parcels
 from noria.broker import connection
 from noria.contract import commands
-from noria.embedded import find_binary, free_port
+from noria.errors import LimitExceeded
 from noria.limits import MAX_CHILDREN, MAX_NESTING
 from noria.ports import ActorKey
 
@@ -55,29 +55,48 @@ async def test_an_input_that_is_too_large_is_refused_before_anything_is_stored(n
 
 
 async def test_large_values_pass_where_the_servers_max_payload_is_small(tmp_path: Path) -> None:
-    port = free_port()
-    config = tmp_path / "nats.conf"
-    config.write_text(f'listen: "127.0.0.1:{port}"\nmax_payload: 32KB\njetstream {{ store_dir: "{tmp_path}/store" }}\n')
-    server = subprocess.Popen([find_binary(), "-c", str(config)], stderr=subprocess.DEVNULL)
     flow = Workflow("w").then(grow).then(same).commit()
-    try:
-        async with await opened(port) as noria, noria.worker(flow):
+    with server(tmp_path) as nats:
+        nats.configure("max_payload: 32KB")
+        await nats.start()
+        async with Noria.connect(nats.url) as noria, Noria.connect(nats.url, via="api") as guest, noria.worker(flow):
             result = await noria.run(flow, 1_000_000, timeout=20)
             assert (result.status, len(result.result)) == ("success", 1_000_000)
             assert len((await noria.runs.get(result.run_id)).steps["same"].output) == 1_000_000
-    finally:
-        server.kill()
-        server.wait()
+            for call in (guest.run("w", 100_000, timeout=20), guest.run("w", "x" * 100_000)):  # the answer; the request
+                with pytest.raises(LimitExceeded, match="max_payload of 32768 bytes"):
+                    await asyncio.wait_for(call, 30)
 
 
-async def opened(port: int):
-    for _ in range(100):
-        try:
-            async with Noria.connect(f"nats://127.0.0.1:{port}"):
-                return Noria.connect(f"nats://127.0.0.1:{port}")
-        except Exception:
-            await asyncio.sleep(0.05)
-    raise AssertionError("the server did not come up")
+async def test_a_server_that_takes_less_than_it_did_gets_references(tmp_path: Path) -> None:
+    rounds = list[int]()
+
+    @step
+    async def again(x: str, ctx: Context) -> str:
+        rounds.append(ctx.iteration)
+        await asyncio.sleep(0.05)
+        return x
+
+    flow = Workflow("w").do_until(again, lambda _, ctx: ctx.iteration >= 40).commit()
+    with server(tmp_path) as nats:
+        nats.configure("max_payload: 1MB")
+        await nats.start()
+        async with Noria.connect(nats.url) as noria, noria.worker(flow, lease=5):
+            running = asyncio.create_task(noria.run(flow, "x" * 100_000))
+            async with asyncio.timeout(20):
+                while len(rounds) < 5:
+                    await asyncio.sleep(0.02)
+            nats.reload("max_payload: 64KB")
+            result = await asyncio.wait_for(running, 60)
+            assert (result.status, len(result.result)) == ("success", 100_000) and max(rounds) < 40
+
+
+async def test_a_server_that_takes_too_little_is_refused(tmp_path: Path) -> None:
+    with server(tmp_path) as nats:
+        nats.configure("max_payload: 8KB")
+        with pytest.raises(LimitExceeded, match="is 8192 bytes: Noria needs 16384"):
+            async with asyncio.timeout(30):
+                await nats.start()
 
 
 async def test_a_foreach_has_a_limit(noria: Noria) -> None:

@@ -103,6 +103,11 @@ class Journal:
                 return await self._refused(actor, message, body, expected)
             except BrokerUnavailable as error:
                 await self._hold_on(error)
+            except LimitExceeded:
+                self._inline = self.broker.inline_bytes
+                if len(body) <= self._inline:
+                    raise
+                body = await self._pack(body)  # the server takes less than it did
             else:
                 return fold_message(self.tree, sequence, actor.path, message)
 

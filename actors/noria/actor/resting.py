@@ -77,7 +77,7 @@ def announce(activation: Activation) -> None:
         return
     shown: dict[str, Any] | None = view(tree, key.workflow, key.run)
     body = dumps({"in": activation.journal.in_seen, "view": shown})
-    if len(body) > MAX_RESULT_NEWS_BYTES:
+    if len(body) > min(MAX_RESULT_NEWS_BYTES, activation.broker.payload_bytes):
         body = dumps({"in": activation.journal.in_seen, "view": None})
     activation.broker.news.rest(key.tree, state, body)
 

@@ -56,12 +56,20 @@ class NatsBroker:
 
     @property
     def inline_bytes(self) -> int:
+        return min(MAX_INLINE_BYTES, self.payload_bytes)
+
+    @property
+    def payload_bytes(self) -> int:
         # five eighths: a codec makes bodies a third larger
-        return min(MAX_INLINE_BYTES, (self.connection.client.max_payload - PAYLOAD_MARGIN_BYTES) * 5 // 8)
+        return (self.connection.client.max_payload - PAYLOAD_MARGIN_BYTES) * 5 // 8
 
     @property
     def connected(self) -> bool:
         return self.connection.client.is_connected
+
+    @property
+    def trouble(self) -> str:
+        return "" if self.connected else self.connection.trouble or "not connected"
 
     async def provision(self) -> None:
         await self.topology.provision()

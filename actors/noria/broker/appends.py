@@ -107,8 +107,9 @@ class Append:
         elif error is not None and error.get("code") not in TRY_LATER and code not in FULL:
             self.fail(NoriaError(f"NATS refused a message on {self.subject}: {error.get('description')} ({code})"))
         elif is_late:
-            stream, said = self._connection.stream_of(self.subject), "no answer" if error is None else f"{error.get('description')} ({code})"
-            words = f"{self._connection.shown} did not store a message on {self.subject} in time: {said}"
+            stream = self._connection.stream_of(self.subject)
+            said = self._connection.no_answer if error is None else f"{error.get('description')} ({code})"
+            words = f"a message on {self.subject} was not stored in time: {said}"
             if code in FULL:
                 self.fail(BrokerUnavailable(f"{words}: {await why_full(self._connection, stream, code)}"))
             else:

@@ -21,8 +21,8 @@ from noria import chance
 from noria.broker.appends import Append
 from noria.broker.wire import DESCRIPTION, STATUS, Incoming, WireClient
 from noria.clock import monotonic
-from noria.errors import BrokerUnavailable, NoriaError, NotPermitted
-from noria.limits import ANSWER_SECONDS, MAX_IN_FLIGHT, MAX_SUBJECT, PATIENCE_SECONDS
+from noria.errors import BrokerUnavailable, LimitExceeded, NoriaError, NotPermitted
+from noria.limits import ANSWER_SECONDS, MAX_IN_FLIGHT, MAX_SUBJECT, MAX_UNSENT_BYTES, PATIENCE_SECONDS
 from noria.ports import Closed, Late, deadline
 
 log = logging.getLogger("noria.broker")
@@ -75,6 +75,7 @@ class Connection:
         self.client, self.url, self.js = client, url, js
         self.stream_of: Callable[[str], str] = _unknown  # set by the broker
         self.loop = asyncio.get_running_loop()
+        self.trouble = ""  # what the server, or the network, said last before it was not reached any more
         self.replicated = False  # whether reads may be stale; known once the topology was looked at
         self.on_reconnect: list[Callable[[], None]] = []
         self._denied: dict[str, NotPermitted] = {}  # by subject, in lower case as nats-py gives it
@@ -110,6 +111,12 @@ class Connection:
         self._sweeper = asyncio.create_task(self._sweep())
 
     @property
+    def no_answer(self) -> str:
+        """That there is none, in words, and why."""
+        cause = "" if self.client.is_connected else f": {self.trouble or 'not connected'}"
+        return f"no answer from {self.shown}{cause}"
+
+    @property
     def _guarded(self) -> bool:
         return bool(self.client._server_info.get("auth_required"))  # pyright: ignore[reportPrivateUsage]
 
@@ -119,11 +126,11 @@ class Connection:
         version = self.client.connected_server_version
         return f"nats-server {version.major}.{version.minor}.{version.patch} at {self.shown}"
 
-    def deny(self, words: str) -> None:
-        """The server refused something; it only says so on the side. Whoever waits for it is told."""
+    def deny(self, words: str) -> bool:
+        """Whether the server refused something; it only says so on the side. Whoever waits for it is told."""
         found = REFUSAL.search(words)
         if found is None:
-            return
+            return False
         verb, subject = found.groups()
         error = NotPermitted(f"this NATS user may not {'subscribe' if verb == 'subscription' else 'publish'} to {subject}: connect as another role")
         waiting = [t for t, a in self._askers.items() if a.subject.lower() == subject]
@@ -134,6 +141,7 @@ class Connection:
             self._askers.pop(token).failed(error)
         for reader in reading:
             reader.on_refusal(error)
+        return True
 
     async def close(self) -> None:
         if self._sweeper is not None:
@@ -161,7 +169,7 @@ class Connection:
             await asyncio.sleep(0.5)
             now = monotonic()
             for token in [t for t, a in self._askers.items() if a.deadline < now]:
-                self._askers.pop(token).failed(BrokerUnavailable(f"no answer from {self.shown}"))
+                self._askers.pop(token).failed(BrokerUnavailable(self.no_answer))
             self._admit()
 
     # Sending ----------------------------------------------------------------------------------------------------
@@ -179,6 +187,8 @@ class Connection:
         data = b"".join(self._out)
         self._out.clear()
         client: Any = self.client
+        if not client.is_connected and client._pending_data_size > MAX_UNSENT_BYTES:
+            return  # what is asked again meanwhile, and never answered, would pile up
         client._pending.append(data)
         client._pending_data_size += len(data)
         if client.is_connected and client._flush_queue is not None and client._flush_queue.empty():
@@ -217,7 +227,7 @@ class Connection:
         token = str(next(self._tokens))
         if not self._put(asker.subject, body, headers, f"{self._box}.{token}"):
             limit = self.client.max_payload
-            return asker.failed(NoriaError(f"{len(body)} bytes on {asker.subject} exceed the server's max_payload of {limit} bytes"))
+            return asker.failed(LimitExceeded(f"{len(body)} bytes on {asker.subject} exceed the server's max_payload of {limit} bytes"))
         self._askers[token], asker.deadline = asker, monotonic() + timeout
         return None
 
@@ -280,6 +290,8 @@ class Connection:
 
     async def subscribe(self, subject: str, callback: Callable[[Incoming], None], queue: str = "") -> Callable[[], Awaitable[None]]:
         """Call back for each message, in the reading loop. Returns how to stop. Raises NoriaError for what is no subject."""
+        if self.client.is_closed:
+            raise Closed(f"the connection to {self.shown} is closed")
         if not is_subject(subject):
             raise NoriaError(f"{subject[:200]!r} is no subject")
 

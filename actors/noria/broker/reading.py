@@ -65,7 +65,7 @@ async def last(connection: Connection, stream: str, subject: str) -> Message | N
         except BrokerUnavailable:
             pass
         if monotonic() > end:
-            raise BrokerUnavailable(await why_silent(connection, stream, f"no answer about {subject}"))
+            raise BrokerUnavailable(await why_silent(connection, stream, f"{connection.no_answer} about {subject}"))
         await asyncio.sleep(0.1)
 
 
@@ -117,7 +117,7 @@ async def _page(connection: Connection, stream: str, subject: str, after: int, s
         async with asyncio.timeout(ANSWER_SECONDS + 2):
             status, pending = await done
     except TimeoutError as error:
-        raise BrokerUnavailable(f"no answer about {subject}") from error
+        raise BrokerUnavailable(f"{connection.no_answer} about {subject}") from error
     finally:
         stop()
     if status not in ("204", "404"):

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from nats.aio.client import Client
+from nats.errors import Error
 from nats.protocol.parser import Parser
 
 log = logging.getLogger("noria.broker")
@@ -69,6 +70,13 @@ class WireClient(Client):
         await super().flush(timeout)
         if task is not None and task.cancelling() > before:
             raise asyncio.CancelledError
+
+    async def _process_err(self, err_msg: str) -> None:
+        """As nats-py's, which closes for good at most errors, a revoked user's say: the server cuts the connection itself where
+        it means to, and may let us in again later."""
+        error = Error(f"nats: {err_msg.strip(chr(39))}")
+        self._err = error
+        await cast(Any, self)._error_cb(error)
 
     async def _process_pong(self) -> None:
         """As nats-py's, which ends the connection at the answer to a flush that nobody awaits any more."""

@@ -93,7 +93,9 @@ class RunStream:
                     sequence = await self.begin()
                 except ValueUnavailable:
                     raise
-                except NoriaError:
+                except NoriaError as error:
+                    if self._observes and isinstance(error, BrokerUnavailable):
+                        raise  # no command of ours, whose result would tell
                     return
         except TimeoutError:
             return

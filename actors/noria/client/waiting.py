@@ -14,7 +14,7 @@ from noria.contract.values import BAD_DATA, loads
 from noria.errors import BrokerUnavailable, NewerFormat, NoWorker, RunNotFound
 from noria.machine.state import ENDED
 from noria.machine.view import settled, view
-from noria.ports import ActorKey, Broker, RunKey, deadline
+from noria.ports import ActorKey, Broker, Closed, RunKey, deadline
 
 log = logging.getLogger("noria.client")
 FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS = 1.0, 5.0
@@ -58,9 +58,13 @@ class Waiting:
         except TimeoutError:
             if not limit.expired():
                 raise
-            raise TimeoutError(f"NATS at {self._broker.url} did not answer in time; if it has the command, run {run.run!r} goes on") from None
+            raise TimeoutError(f"NATS did not answer in time{self._trouble}; if it has the command, run {run.run!r} goes on") from None
         finally:
             deadline.reset(token)
+
+    @property
+    def _trouble(self) -> str:
+        return f" ({self._broker.trouble})" if self._broker.trouble else ""
 
     async def _until_settled(
         self, run: RunKey, begin: Callable[[], Awaitable[int]], timeout: float | None, ended: bool, look: bool
@@ -127,6 +131,8 @@ class _Watch:
         self.trouble = ""
         try:
             return await self._look()
+        except Closed:
+            raise
         except BrokerUnavailable as error:
             self.trouble = str(error)
             return None

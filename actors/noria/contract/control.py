@@ -14,7 +14,7 @@ from noria.contract.builds import Release, known_of, of_newer_build
 from noria.contract.problems import validation_error
 from noria.contract.results import RunPage, RunRecord, RunResult
 from noria.contract.values import as_dict, as_listing, dumps, loads, plain
-from noria.errors import BrokerUnavailable, InvalidInput, NoriaError
+from noria.errors import BrokerUnavailable, InvalidInput, LimitExceeded, NoriaError
 
 T = TypeVar("T")
 ANSWER = ConfigDict(json_schema_extra={"additionalProperties": False})  # complete as it is sent; a reader leaves out what it does not know
@@ -298,6 +298,8 @@ def error_of(body: bytes, text: str, code: str | None) -> Exception:
     except ValueError:
         said = None
     if said is None:
+        if code == "413":
+            return LimitExceeded(f"the control API answered {code}: {text}. Raise it, or connect with via='streams'")
         return BrokerUnavailable(text) if code == "503" else NoriaError(f"the control API answered {code}: {text}")
     if said["type"] == "TimeoutError":
         return TimeoutError(said["message"])

@@ -59,8 +59,18 @@ class Broker(Protocol):
         ...
 
     @property
+    def payload_bytes(self) -> int:
+        """What one message may carry."""
+        ...
+
+    @property
     def connected(self) -> bool:
         """Whether the broker is reached right now."""
+        ...
+
+    @property
+    def trouble(self) -> str:
+        """Why it is not reached; empty while it is."""
         ...
 
     async def provision(self) -> None: ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from noria.limits import MAX_INLINE_BYTES
+from noria.limits import MAX_INLINE_BYTES, MAX_VALUE_BYTES
 from noria.ports import Blobs, Calls, Catalogue, Commands, Log, News, Operations, Presence, Records, Schedules, Services, Timers, Triggers
 from noria.testing.memory.calls import MemoryCalls, MemoryServices
 from noria.testing.memory.commands import MemoryCommands
@@ -21,7 +21,8 @@ class MemoryBroker:
     def __init__(self, server: Server, namespace: str, wire: Wire | None = None) -> None:
         self.server, self.namespace, self.url = server, namespace, f"memory://{namespace}"
         self.wire = wire if wire is not None else Wire()
-        self.inline_bytes, self.connected = MAX_INLINE_BYTES, True
+        self.inline_bytes, self.payload_bytes = MAX_INLINE_BYTES, MAX_VALUE_BYTES
+        self.connected, self.trouble = True, ""
         self.log: Log = MemoryLog(server, self.wire)
         self.commands: Commands = MemoryCommands(server, self.wire)
         self.timers: Timers = MemoryTimers(server, self.wire)
