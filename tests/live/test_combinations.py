@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
-from noria import Context, InvalidInput, Noria, RunNotActive, StepNotSuspended, Workflow, step
+from noria import Context, InvalidInput, Noria, RunEvent, RunNotActive, StepNotSuspended, Workflow, step
 
 calls: Counter[str] = Counter()
 
@@ -179,3 +180,23 @@ async def test_a_suspension_that_a_travel_passes_takes_no_data(noria: Noria) -> 
         result = await run.time_travel("a", resume=6)
         assert [s.path for s in result.suspended] == [("b",)] and result.steps["a"].output == 7
         assert (await run.time_travel("a", resume=7)).result == 15, "both had suspended"
+
+
+async def test_rival_streams_of_one_command_give_the_same_events_by_the_api_too(noria: Noria, server_url: str) -> None:
+    flow = Workflow("rivals").parallel(asks("a"), asks("b")).commit()
+    async with noria.worker(flow), Noria.connect(server_url, namespace=noria.namespace, via="api") as api:
+
+        async def events(client: Noria, run_id: str, verb: str) -> list[RunEvent]:
+            run = client.create_run("rivals", run_id)
+            stream = run.resume_stream(1, step="a") if verb == "resume" else run.time_travel_stream("a", resume=3)
+            return [event async for event in stream]
+
+        for clients in ((api, api), (noria, api), (noria, noria)):
+            run = noria.create_run(flow)
+            await run.start(1)
+            for verb in ("resume", "travel"):
+                async with asyncio.timeout(20):
+                    one, other = await asyncio.gather(*(events(client, run.id, verb) for client in clients))
+                for seen in (one, other):  # a travel that came when the other was over is one of its own
+                    assert [e.type for e in seen] == ["workflow-step-start", "workflow-step-result", "workflow-finish"], verb
+                assert one == other or verb == "travel"

@@ -99,7 +99,7 @@ class RunStream:
                     return
         except TimeoutError:
             return
-        if seed is not None and seed.cursor >= sequence:
+        if seed is not None and max(seed.cursor, seed.newest_command) >= sequence:
             seed = None  # of two rivals the other was first: what came since is wanted too
         reader = EventReader(self._broker, self._key, seed, sequence if self._resumes else 0)
         for event in reader.restored(self._aged_out) if self._aged_out is not None else ():

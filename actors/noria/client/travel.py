@@ -99,6 +99,9 @@ class Journey:
             if is_active(loaded.tree):
                 if last is not None and await self._is_mine(last.body, command):
                     return last.sequence
+                newest = await self._broker.commands.last(key)
+                if newest is not None and (last is None or newest.sequence > last.sequence):
+                    continue  # it came between the two readings, and may be the same as ours
                 raise RunStillActive(f"run {self._key.run!r} is {status(loaded.tree)}: a run travels when it rests or ended; wait, or cancel it")
             if loaded.tree.root.started:
                 of = loaded.tree.traceparent or ""
