@@ -157,6 +157,17 @@ def fork_reads_beyond_its_step() -> list[Patch]:
     return [(place, rule, lambda workflow, tree, n, command, now: (beyond if command.origin else whole)(workflow, tree, n, command, now))]
 
 
+def child_goes_on() -> list[Patch]:
+    repeated = Spread._repeated
+
+    async def mutated(children: Spread, targets: list[tuple[str, str]], data: Any) -> commands.Resume:
+        word = await repeated(children, targets, data)
+        word.per_step = False
+        return word
+
+    return [(Spread, "_repeated", mutated)]
+
+
 async def _believed(*_: Any) -> bool:
     return True
 
@@ -186,6 +197,9 @@ MUTATIONS: dict[str, Callable[[], list[Patch]]] = {
     "time travel reads beyond its step": travel_reads_beyond_its_step,
     "fork reads beyond its step": fork_reads_beyond_its_step,
     "step by step goes on": lambda: [(place, "is_paused", lambda _: False) for place in (decide, children, spread)],
+    "step by step pauses at once": lambda: [(place, "is_paused", lambda tree: bool(tree.per_step)) for place in (decide, children, spread)],
+    "a child elsewhere is not told of one step": child_goes_on,
+    "step by step nobody looks who goes on elsewhere": lambda: [(_Fanout, "_goes_on_elsewhere", lambda *_: False)],
     "a nested workflow is not tried again": lambda: [(place, "retried", lambda *_: None) for place in (decide, children)],
     "what comes for an earlier life counts": lambda: [(Tree, "is_over", lambda *_: False)],
     "a cancel stays where it came": lambda: [(endings, "_stop_elsewhere", _stop_nobody)],

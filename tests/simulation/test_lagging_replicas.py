@@ -10,7 +10,7 @@ import pytest
 from noria.actor.journal import Journal
 from noria.actor.load import load
 from noria.contract import commands
-from noria.contract.facts import Rested, TakenOver
+from noria.contract.facts import Rested, StepEnded, TakenOver
 from noria.errors import BrokerUnavailable
 from noria.ids import Nonces
 from noria.limits import MAX_AGE_SECONDS
@@ -60,6 +60,19 @@ def test_a_run_is_not_loaded_without_a_command_that_its_facts_name(reads: int, g
                 await load(broker, KEY)
         else:
             assert (await load(broker, KEY)).tree.cancel
+
+    run(main, 0)
+
+
+def test_a_run_is_not_loaded_without_a_command_by_which_a_child_elsewhere_goes_on() -> None:
+    async def main(_: VirtualLoop) -> None:
+        broker, child = MemoryBroker(Server(), "noria"), ActorKey("w", "r", "c")
+        await broker.commands.send(KEY, commands.encode(commands.Start("id", 1.0)), 0)
+        door = await broker.commands.send(child, commands.encode(commands.Start("id2", 1.0)), 0)
+        elsewhere = Journal(broker, child, (await load(broker, child)).tree, door, Nonces())
+        await elsewhere.append(elsewhere.tree.actor("c.inside"), [StepEnded("s", "success", 1.0, 2.0)])
+        broker.commands = Lagging(broker.commands, 2)
+        assert (await load(broker, KEY)).tree.actor("c").started == door
 
     run(main, 0)
 

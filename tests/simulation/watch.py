@@ -149,9 +149,10 @@ class Watch:
             del self.ended[place]
 
     def left_over(self) -> list[ActorKey]:
-        """Children that live elsewhere and go on though their run was canceled."""
+        """Children that live elsewhere and go on though their run was canceled; of a life that is over they rest for ever."""
         canceled = {run for run, tree in self.trees.items() if tree.root.status == "canceled" and run not in self.rewinds}
-        return [actor for actor in self.starts if actor.path and actor.tree in canceled and actor in self.seen and actor not in self.over]
+        left = [actor for actor in self.starts if actor.path and actor.tree in canceled and actor in self.seen and actor not in self.over]
+        return [actor for actor in left if not self.trees[actor.tree].is_over(actor.path)]
 
     def _count_takeovers(self, key: ActorKey, message: FactMessage) -> None:
         for fact in message.facts:
@@ -208,8 +209,9 @@ class Watch:
         if path == "" and root.status in RESTING:
             self.rested[run] = Rested(entry.sequence, message.door, seen)
             busy = [a.path for a in tree.below("") if a.last and a.status == "active" and self._is_busy(run, tree, a)]
+            busy += [p for _, p in tree.pending if p and p in tree.actors and tree.actors[p].status not in ENDED]  # by what is on its way to them
             if busy and root.status not in ENDED:
-                self.fail(f"{entry.actor} rests ({root.status}) at {entry.sequence} while children are active: {busy}")
+                self.fail(f"{entry.actor} rests ({root.status}) at {entry.sequence} while children are active, or about to be: {busy}")
             self._refold(run, tree)
 
     def _is_busy(self, run: RunKey, tree: Tree, child: Actor) -> bool:

@@ -115,6 +115,8 @@ class _Fanout:
         while True:
             await self._begin()
             if not self.local and not self.remote and not self.sending:
+                if self._has_room():  # what was taken up rests already, or ended
+                    continue
                 break
             if not self.local:
                 activation.host.free_slot(activation)  # one who only watches holds no slot

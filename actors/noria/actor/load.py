@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Sequence
+from sys import maxsize
 from typing import Any, NamedTuple
 
 from noria.actor import parcels
@@ -18,7 +19,7 @@ from noria.errors import BrokerUnavailable, NewerFormat, NoriaError, ValueUnavai
 from noria.limits import LAG_SECONDS, LOG_TTL_SECONDS, MAX_NESTING, PATIENCE_SECONDS
 from noria.machine.fold import fold_command, fold_message, fold_unreadable
 from noria.machine.running import show_running
-from noria.machine.state import RESTING, Tree
+from noria.machine.state import RESTING, Tree, above
 from noria.ports import ActorKey, Broker, RunKey, Stored, StoredRecord, deadline
 
 log = logging.getLogger("noria.actor")
@@ -59,17 +60,31 @@ async def load(broker: Broker, key: ActorKey, newcomer: int = 0, listener: Liste
     """
     end = min(monotonic() + PATIENCE_SECONDS, deadline.get())
     while True:
-        loaded, command = await _load(broker, key, newcomer, listener)
-        root = loaded.tree.root
-        if root.in_seen <= command or await broker.log.confirm(key, root.last, command):  # what was consumed may have aged out
+        loaded, entries, command = await _load(broker, key, newcomer, listener)
+        if await _is_whole(broker, key, loaded.tree, entries, command):
             return loaded
         if monotonic() > end:
             raise _lags(key)
         await asyncio.sleep(LAG_SECONDS)
 
 
-async def _load(broker: Broker, key: ActorKey, newcomer: int, listener: Listener | None) -> tuple[Loaded, int]:
-    """What was read at once, and the actor's last command in it."""
+async def _is_whole(broker: Broker, key: ActorKey, tree: Tree, entries: Sequence[Stored], command: int) -> bool:
+    """Whether every command that a fact names was read, or aged out: those of children elsewhere, by which they go on, too."""
+    read = {key.path: command}
+    for entry in entries:
+        if entry.kind == "in":
+            read[entry.actor.path] = max(read.get(entry.actor.path, 0), entry.sequence)
+    facts = {entry.actor.path for entry in entries if entry.kind == "run"}
+    named = [(max(actor.in_seen, actor.door), path) for path in facts if (actor := tree.actors.get(path)) is not None]
+    newest, path = max([*named, (tree.root.in_seen, key.path)])
+    if newest <= max(read.values()):
+        return True
+    owners = [owner for owner in (path, *above(path)) if owner.startswith(key.path)]
+    return all([await broker.log.confirm(ActorKey(*key.tree, owner), maxsize, read.get(owner, 0)) for owner in owners])
+
+
+async def _load(broker: Broker, key: ActorKey, newcomer: int, listener: Listener | None) -> tuple[Loaded, Sequence[Stored], int]:
+    """What was read at once, of which entries, and the actor's last command in it."""
     tree, revision, deleted, unreadable = Tree(key.path), 0, False, list[Unreadable]()
     stored = await broker.records.get(key.tree)  # of the run: it holds what aged out of a child's chain too
     if stored is not None:
@@ -97,7 +112,7 @@ async def _load(broker: Broker, key: ActorKey, newcomer: int, listener: Listener
         if bad is not None:
             unreadable.append(bad)
     command = max([e.sequence for e in entries if e.kind == "in" and e.actor == key], default=command)
-    return Loaded(tree, revision, recorded, deleted, unreadable), command
+    return Loaded(tree, revision, recorded, deleted, unreadable), entries, command
 
 
 def _check_whole(key: ActorKey, entries: Sequence[Stored], record: Unreadable) -> None:
