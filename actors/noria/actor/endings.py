@@ -70,7 +70,7 @@ def interrupted(task: RunStep | RunMapping | RunSleep, began: float) -> StepEnde
 
 
 async def _end(activation: Activation, finished: Finished) -> None:
-    """The end, behind the records of what was stopped. An append that was under way then landed: its step was not."""
+    """The end, behind the records of what was stopped. A step whose append was under way when it was stopped has ended, not been stopped."""
     tree = activation.tree
     if tree.root.status in ENDED:
         return

@@ -187,7 +187,7 @@ async def _commands_since(broker: Broker, key: ActorKey, tree: Tree, newcomer: i
 
 
 async def glance(broker: Broker, key: ActorKey) -> Loaded:
-    """Of a run that had no record what a list shows of it: all that there is while nobody began it. By exact subjects."""
+    """What a list shows of a run without a record: while nobody began it, its commands are all there is. Read by exact subjects."""
     last, sent = await asyncio.gather(broker.log.last(key), broker.commands.read(key))
     if last is not None:
         return await load(broker, key)

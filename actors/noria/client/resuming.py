@@ -32,7 +32,7 @@ class Resuming:
         self, noria: Noria, run: RunKey, workflow: Workflow | None, wanted: Wanted, data: Any, context: dict[str, Any] | None,
         per_step: bool, request_id: str | None = None,
     ) -> None:  # fmt: skip
-        """`request_id`: of who may ask for the same again; a resume that was sent by it is not sent twice."""
+        """`request_id`: given by who may ask for the same again; no resume is sent twice under one."""
         self._request_id = request_id
         self._noria, self._broker, self._key = noria, noria.broker, ActorKey(*run)
         self._workflow, self._wanted = workflow, wanted

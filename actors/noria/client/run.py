@@ -58,7 +58,7 @@ class Run:
         self._key = RunKey(self.workflow_id, self.id)
         self._begin: Callable[[], Awaitable[int]] = _nothing  # before its result is waited for
         self._starts: set[asyncio.Future[None]] = set()
-        self.request_id: str | None = None  # of who may ask for the same again: a command that was sent by it is not sent twice
+        self.request_id: str | None = None  # given by who may ask for the same again: no command is sent twice under one
 
     def __repr__(self) -> str:
         return f"Run({self.workflow_id!r}, {self.id!r})"

@@ -51,7 +51,8 @@ class RunStream:
         return await asyncio.shield(self._begun)
 
     async def _look(self) -> int:
-        """What an observer begins with. Raises RunNotFound for a run that was deleted."""
+        """An observer sends nothing, but looks whether the run's facts aged out: then its record tells of them. Raises RunNotFound for a
+        run that was deleted."""
         root = ActorKey(*self._key)
         if await self._broker.log.last(root) is None:
             loaded = await load(self._broker, root)

@@ -33,7 +33,7 @@ class Started:
 class StepEnded:
     """A step, mapping or sleep came to its end; with `leaf` it is all that its actor does.
 
-    `status` is success, failed or tripwire. `input` only when it differs from the previous output.
+    `status` is success, failed, tripwire or canceled. `input` only when it differs from the previous output.
     """
 
     step: str
