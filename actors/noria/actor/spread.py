@@ -58,7 +58,8 @@ class Spread:
         return passed
 
     async def _pass_timer(self, child: Actor, timer: commands.TimerFired) -> bool:
-        """Step by step it waits for its turn. It says nothing of what the child has to know to go on: that is sent before."""
+        """Hand on a timer that is due; step by step it waits for its turn. A timer carries no state and no word to go on: where the
+        child lacks them a resume goes before it."""
         tree, known = self.activation.tree, (timer.path, timer.until)
         if tree.fired.get(timer.path, 0.0) < timer.until or known in self.passed or is_paused(tree):
             return False
