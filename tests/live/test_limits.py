@@ -91,6 +91,27 @@ async def test_a_server_that_takes_less_than_it_did_gets_references(tmp_path: Pa
             assert (result.status, len(result.result)) == ("success", 100_000) and max(rounds) < 40
 
 
+async def test_of_what_a_step_writes_in_one_go_nothing_is_dropped(tmp_path: Path) -> None:
+    """JetStream drops, without a word, what comes faster than it stores beyond what it buffers."""
+
+    @step
+    async def write(n: int, ctx: Context) -> int:
+        for k in range(n):
+            await ctx.write(k)
+        return n
+
+    flow = Workflow("w").then(write).commit()
+    with server(tmp_path) as nats:
+        nats.configure(jetstream="max_buffered_msgs: 1000")
+        await nats.start()
+        async with Noria.connect(nats.url) as noria, noria.worker(flow):
+            run = noria.create_run(flow)
+            assert (await run.start(20_000, timeout=60)).status == "success"
+            async with asyncio.timeout(60):
+                seen = [e.data["output"] async for e in run.observe() if e.type == "workflow-step-output"]
+            assert seen == [*range(20_000)]
+
+
 async def test_a_server_that_takes_too_little_is_refused(tmp_path: Path) -> None:
     with server(tmp_path) as nats:
         nats.configure("max_payload: 8KB")

@@ -233,4 +233,4 @@ class Journal:
     async def tell(self, type: str, actor: Actor, step: str | None, data: Any) -> None:
         """Tell observers what a step wants to say, whole whatever its size."""
         body = self._envelope.encode_live(self.nonces.next(), type, actor.path, step, now(), data)
-        self.broker.log.publish_live(self.key_of(actor), await parcels.pack(self.broker, self.key.tree, body))
+        await self.broker.log.tell_live(self.key_of(actor), await parcels.pack(self.broker, self.key.tree, body))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 
 from noria.broker.connection import Connection
 from noria.broker.following import follow
 from noria.broker.reading import Message, last, purge, read
 from noria.contract.subjects import Subjects
-from noria.errors import NotPermitted
-from noria.limits import LIVE_TTL_SECONDS, LOG_TTL_SECONDS
+from noria.errors import NoriaError, NotPermitted
+from noria.limits import LIVE_TTL_SECONDS, LIVE_WINDOW, LIVE_WINDOW_BYTES, LOG_TTL_SECONDS
 from noria.ports import ActorKey, Late, RunKey, Stored
 
+log = logging.getLogger("noria.broker")
 _ONE = b"Nats-TTL: %ds\r\nContent-Type: application/cloudevents+json\r\n" % LOG_TTL_SECONDS
 _BATCH = b"Nats-TTL: %ds\r\nContent-Type: application/cloudevents-batch+json\r\n" % LOG_TTL_SECONDS
 _LIVE = b"Nats-TTL: %ds\r\nContent-Type: application/cloudevents+json\r\n" % LIVE_TTL_SECONDS
@@ -28,6 +30,7 @@ class NatsLog:
 
     def __init__(self, connection: Connection, subjects: Subjects) -> None:
         self.connection, self.subjects = connection, subjects
+        self._told = self._told_bytes = 0  # since the last one that waited
 
     def append(self, actor: ActorKey, body: bytes, expected: int, late: Late | None = None) -> asyncio.Future[int]:
         headers = _BATCH if body.startswith(b"[") else _ONE
@@ -35,6 +38,16 @@ class NatsLog:
 
     def publish_live(self, actor: ActorKey, body: bytes) -> None:
         self.connection.publish(self.subjects.of("live", actor), body, _LIVE)
+
+    async def tell_live(self, actor: ActorKey, body: bytes) -> None:
+        self._told, self._told_bytes = self._told + 1, self._told_bytes + len(body)
+        if self._told < LIVE_WINDOW and self._told_bytes < LIVE_WINDOW_BYTES:
+            return self.publish_live(actor, body)
+        self._told = self._told_bytes = 0
+        try:  # it is stored in its turn: by then so are those before it
+            await self.connection.append(self.subjects.of("live", actor), body, None, _LIVE)
+        except NoriaError as error:
+            log.warning("a live event of run %s is lost: %s", actor.run, error)
 
     async def last(self, actor: ActorKey) -> Stored | None:
         found = await last(self.connection, self.subjects.runs, self.subjects.of("run", actor))

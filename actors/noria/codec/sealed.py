@@ -104,6 +104,9 @@ class SealedLog(Reads):
     def publish_live(self, actor: ActorKey, body: bytes) -> None:
         self._inner.publish_live(actor, self._sealing.events(actor.tree, body))
 
+    async def tell_live(self, actor: ActorKey, body: bytes) -> None:
+        await self._inner.tell_live(actor, self._sealing.events(actor.tree, body))
+
     async def read_live(self, run: RunKey, after: int = 0) -> list[Stored]:
         found = [_open_live(self._sealing, entry) for entry in await self._inner.read_live(run, after)]
         return [entry for entry in found if entry is not None]

@@ -34,6 +34,9 @@ class MemoryLog(Port):
         if len(body) <= MAX_PAYLOAD:
             self.wire.send("live", lambda: self.server.append("live", actor, body, None))
 
+    async def tell_live(self, actor: ActorKey, body: bytes) -> None:
+        self.publish_live(actor, body)
+
     async def read_live(self, run: RunKey, after: int = 0) -> list[Stored]:
         return await self.read_of("live", ActorKey(*run), after, True)
 
