@@ -48,6 +48,7 @@ FIRST_RECORD_SECONDS: Final = 0.25  # a run that ends sooner needs no record of 
 RECORD_EVERY_FACTS: Final = 1000  # facts between two records of an active run
 RECORD_EVERY_SECONDS: Final = 3600.0  # seconds between them: facts age out, also of a run that is active for long
 YOUNG_SECONDS: Final = 5.0  # an older run without a record is pending: whoever hosted it would have written one
+CANCEL_LOOK_SECONDS: Final = 3.0  # after which cancel() looks whether somebody sent the run back meanwhile
 PARKED_CANCEL_SECONDS: Final = 1.0  # how long cancel() waits for the last fact of a run that is canceled already
 
 # Children that live elsewhere

@@ -200,3 +200,14 @@ async def test_rival_streams_of_one_command_give_the_same_events_by_the_api_too(
                 for seen in (one, other):  # a travel that came when the other was over is one of its own
                     assert [e.type for e in seen] == ["workflow-step-start", "workflow-step-result", "workflow-finish"], verb
                 assert one == other or verb == "travel"
+
+
+async def test_a_cancel_that_a_travel_undoes_returns(noria: Noria) -> None:
+    flow = Workflow("undone").then(plus("first")).then(asks("a")).commit()
+    async with noria.worker(flow):
+        for _ in range(15):
+            run = noria.create_run(flow)
+            await run.start(1)
+            canceled, _ = await asyncio.gather(run.cancel(), run.time_travel("first"), return_exceptions=True)
+            assert canceled is None
+            assert (await run.result(timeout=20)).status in ("suspended", "canceled")

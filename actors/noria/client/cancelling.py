@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from noria import ids
 from noria.actor.load import load_newest
-from noria.clock import now
+from noria.clock import monotonic, now
 from noria.contract import commands
 from noria.errors import NoWorker, RunNotFound
-from noria.limits import PARKED_CANCEL_SECONDS
+from noria.limits import CANCEL_LOOK_SECONDS, PARKED_CANCEL_SECONDS
 from noria.machine.state import ENDED, RESTING, Tree
 from noria.machine.view import canceled_at_rest
 from noria.ports import ActorKey, RunKey
@@ -41,11 +41,21 @@ class Cancelling:
                 if not await self._broker.commands.hosted(self._run.workflow):
                     return
                 timeout = PARKED_CANCEL_SECONDS if timeout is None else min(timeout, PARKED_CANCEL_SECONDS)
-        try:
-            await self._noria.waiting.until_settled(self._run, self._send, timeout, ended=True, look=self._sequence > 0)
-        except (NoWorker, TimeoutError):
-            if not canceled_at_rest(await self._read()):
-                raise
+        await self._wait(None if timeout is None else monotonic() + timeout)
+
+    async def _wait(self, end: float | None) -> None:
+        """Until the run is canceled, or was and then sent back by somebody: the cancel is as done as it will be."""
+        while True:
+            left = CANCEL_LOOK_SECONDS if end is None else min(CANCEL_LOOK_SECONDS, max(0.0, end - monotonic()))
+            try:
+                await self._noria.waiting.until_settled(self._run, self._send, left, ended=True, look=self._sequence > 0)
+                return
+            except (NoWorker, TimeoutError):
+                tree = await self._read()
+                if canceled_at_rest(tree) or tree.travelled > self._sequence > 0:
+                    return
+                if end is not None and monotonic() >= end:
+                    raise
 
     async def _send(self) -> int:
         if not self._sequence:
