@@ -85,6 +85,7 @@ MAX_IN_FLIGHT: Final = 10_000  # appends of one connection without an answer; fu
 MAX_UNSENT_BYTES: Final = 16 * 1024 * 1024  # kept of what is sent while NATS is not reached; what is dropped is asked again
 ANSWER_SECONDS: Final = 3.0  # how long one request to the broker may take before it is sent again
 PATIENCE_SECONDS: Final = 20.0  # how long an append is tried again; a leader election takes 5-6 s
+CLOCK_SECONDS: Final = 2.0  # by which a host's clock may differ from the server's before its timers are set by the server's
 LAG_SECONDS: Final = 0.05  # before a replica that lags behind is asked again
 FOLLOW_WINDOW_BYTES: Final = 8 * 1024 * 1024  # what a slow reader of a stream holds before it is fetched again
 

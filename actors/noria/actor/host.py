@@ -21,7 +21,7 @@ from noria.actor.trial import Trial
 from noria.clock import monotonic, now
 from noria.errors import BrokerUnavailable, GraphMismatch, NewerFormat, NoriaError, ValueUnavailable
 from noria.ids import Nonces
-from noria.limits import CALLED_KEPT, MAX_IN_HAND, RECORD_EVERY_SECONDS, STEP_BACK_SECONDS, THREADS
+from noria.limits import CALLED_KEPT, CLOCK_SECONDS, MAX_IN_HAND, RECORD_EVERY_SECONDS, STEP_BACK_SECONDS, THREADS
 from noria.machine.state import above, parent
 from noria.ports import ActorKey, Broker, Delivery, Observer, Receiver, RunKey
 from noria.workflow.builder import Workflow
@@ -168,7 +168,7 @@ class Host:
     def is_fresh(self, delivery: Delivery) -> bool:
         """Whether a delivery says all that there is to know: a start, the first one, young, delivered for the first time,
         and nothing came for its run while it waited, such as a cancel: this host would have heard of it."""
-        young = now() - delivery.time < self.lease / 2 and delivery.time >= self._opened_at
+        young = -CLOCK_SECONDS < now() - delivery.time < self.lease / 2 and delivery.time >= self._opened_at
         alone = delivery.count == 1 and delivery.first and delivery.actor.tree not in self._called
         return young and alone and b'"kind":"start"' in delivery.body[:32]
 

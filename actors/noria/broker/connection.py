@@ -20,9 +20,9 @@ from nats.aio.msg import Msg
 from noria import chance
 from noria.broker.appends import Append
 from noria.broker.wire import DESCRIPTION, STATUS, Incoming, WireClient
-from noria.clock import monotonic
+from noria.clock import monotonic, now
 from noria.errors import BrokerUnavailable, LimitExceeded, NoriaError, NotPermitted
-from noria.limits import ANSWER_SECONDS, MAX_IN_FLIGHT, MAX_SUBJECT, MAX_UNSENT_BYTES, PATIENCE_SECONDS
+from noria.limits import ANSWER_SECONDS, CLOCK_SECONDS, MAX_IN_FLIGHT, MAX_SUBJECT, MAX_UNSENT_BYTES, PATIENCE_SECONDS
 from noria.ports import Closed, Late, deadline
 
 log = logging.getLogger("noria.broker")
@@ -76,6 +76,7 @@ class Connection:
         self.stream_of: Callable[[str], str] = _unknown  # set by the broker
         self.loop = asyncio.get_running_loop()
         self.trouble = ""  # what the server, or the network, said last before it was not reached any more
+        self.server_time: float | None = None  # epoch seconds of the server where the steady clock is 0; None: not known
         self.replicated = False  # whether reads may be stale; known once the topology was looked at
         self.on_reconnect: list[Callable[[], None]] = []
         self._denied: dict[str, NotPermitted] = {}  # by subject, in lower case as nats-py gives it
@@ -109,6 +110,12 @@ class Connection:
         await self.subscribe(f"{self._pages}.*", page)
         await self.client.flush()
         self._sweeper = asyncio.create_task(self._sweep())
+
+    @property
+    def ahead(self) -> float:
+        """By how many seconds this host's wall clock is before the server's; 0 where it is as good as right."""
+        difference = 0.0 if self.server_time is None else now() - monotonic() - self.server_time
+        return difference if abs(difference) > CLOCK_SECONDS else 0.0
 
     @property
     def no_answer(self) -> str:
@@ -167,8 +174,8 @@ class Connection:
         """One timer for all requests in flight."""
         while True:
             await asyncio.sleep(0.5)
-            now = monotonic()
-            for token in [t for t, a in self._askers.items() if a.deadline < now]:
+            time = monotonic()
+            for token in [t for t, a in self._askers.items() if a.deadline < time]:
                 self._askers.pop(token).failed(BrokerUnavailable(self.no_answer))
             self._admit()
 

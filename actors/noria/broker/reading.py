@@ -35,7 +35,7 @@ class Message(NamedTuple):
 def message(msg: Incoming) -> Message:
     headers: dict[str, str] = msg.headers
     stamp = headers.get("Nats-Time-Stamp", "")
-    return Message(int(headers["Nats-Sequence"]), headers["Nats-Subject"], msg.data, _epoch(stamp), headers)
+    return Message(int(headers["Nats-Sequence"]), headers["Nats-Subject"], msg.data, epoch(stamp), headers)
 
 
 def delivered(reply: str) -> tuple[int, int, int, float]:
@@ -46,7 +46,8 @@ def delivered(reply: str) -> tuple[int, int, int, float]:
     return int(tokens[at]), int(tokens[at + 1]), int(tokens[at + 2]), int(tokens[at + 3]) / 1e9
 
 
-def _epoch(stamp: str) -> float:
+def epoch(stamp: str) -> float:
+    """Epoch seconds of a server's time stamp."""
     whole, _, fraction = stamp.rstrip("Z").partition(".")
     return datetime.fromisoformat(whole + "+00:00").timestamp() + float(f"0.{fraction or 0}") if whole else 0.0
 

@@ -19,7 +19,7 @@ class NatsTimers:
         self.connection, self.subjects = connection, subjects
 
     async def set(self, actor: ActorKey, name: str, at: float, body: bytes) -> None:
-        when = datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        when = datetime.fromtimestamp(at - self.connection.ahead, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         target = self.subjects.of("in", ActorKey(*actor.tree))
         headers = f"Nats-Schedule: @at {when}\r\nNats-Schedule-Target: {target}\r\nNats-TTL: never\r\n"
         await self.connection.append(f"{self.subjects.of('timer', actor)}.{name}", body, None, headers.encode())

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 from noria.broker.connection import Connection
+from noria.broker.reading import epoch
+from noria.clock import monotonic
 from noria.contract.subjects import Subjects
 from noria.contract.values import BAD_DATA, loads
 from noria.errors import NoriaError, NotPermitted
 from noria.limits import MAX_AGE_SECONDS, TOMBSTONE_SECONDS
 
+log = logging.getLogger("noria.broker")
 ALREADY = (10058, 10148)  # in use with another configuration; exists
 SECOND = 1_000_000_000
 SYSTEM_SECONDS = 0.5
@@ -50,15 +54,28 @@ class Topology:
             return
         await asyncio.gather(*(self._provide(wanted) for wanted in streams(self.subjects, self.replicas)))
         self._ready = True
+        if self.connection.ahead:
+            log.warning("%s", self._clock())
+
+    def _learn_time(self, answer: dict[str, Any]) -> None:
+        if "ts" in answer:
+            self.connection.server_time = epoch(answer["ts"]) - monotonic()
+
+    def _clock(self) -> str:
+        ahead = self.connection.ahead
+        which = f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'}"
+        return f"the clock of this host is {which} that of {self.connection.shown}: timers go by the latter, records do not; synchronise them"
 
     async def _provide(self, wanted: dict[str, Any]) -> None:
         try:
             info = await self.connection.api(f"STREAM.INFO.{wanted['name']}")
         except NotPermitted:  # who may not even look at it does not make it
             return
+        self._learn_time(info)
         self.connection.replicated |= info.get("config", wanted)["num_replicas"] > 1
         if "error" in info:
             answer = await self.connection.api(f"STREAM.CREATE.{wanted['name']}", wanted)
+            self._learn_time(answer)
             error = answer.get("error")
             if error is not None and error.get("err_code") not in ALREADY:
                 raise NoriaError(f"cannot create the stream {wanted['name']}: {error.get('description')}")
@@ -95,6 +112,8 @@ class Topology:
         for wanted in streams(self.subjects, self.replicas) if enabled else ():
             info = await self.connection.api(f"STREAM.INFO.{wanted['name']}")
             found.append((str(wanted["name"]), *_condition(info)))
+        if self.connection.ahead:
+            found.append(("clock", False, self._clock()))
         if enabled:
             found.append(("durability", True, await self._durability()))
         return found
