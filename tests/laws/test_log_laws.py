@@ -13,7 +13,7 @@ from noria.broker import NatsBroker, connect_broker
 from noria.clock import now
 from noria.embedded import start_server
 from noria.errors import BrokerUnavailable, NoriaError
-from noria.ports import ActorKey, Broker, Refused, RunKey, Stored
+from noria.ports import ActorKey, Broker, Known, Refused, RunKey, Stored
 
 ROOT = ActorKey("w", "r")
 
@@ -44,16 +44,30 @@ async def test_what_is_confirmed_is_all_that_was_acknowledged(broker: Broker) ->
     assert await broker.log.confirm(ROOT, fact, command)
 
 
-async def test_a_delivery_knows_whether_the_server_saw_to_it_that_it_is_the_first(broker: Broker) -> None:
-    came: dict[str, bool] = {}
-    receiver = await broker.commands.receive("w", 5, lambda d: came.setdefault(d.body.decode(), d.first) and None, lambda: 10)
-    await broker.commands.send(ROOT, b"start", 0)
-    await broker.commands.send(ROOT, b"again")
+async def test_a_delivery_knows_which_command_the_server_saw_before_it(broker: Broker) -> None:
+    came: dict[str, int | None] = {}
+    receiver = await broker.commands.receive("w", 5, lambda d: came.setdefault(d.body.decode(), d.after) and None, lambda: 10)
+    first = await broker.commands.send(ROOT, b"start", 0)
+    await broker.commands.send(ROOT, b"next", first)
+    await broker.commands.send(ROOT, b"unasked")
     async with asyncio.timeout(5):
-        while len(came) < 2:
+        while len(came) < 3:
             await asyncio.sleep(0.01)
     await receiver.close()
-    assert came == {"start": True, "again": False}
+    assert came == {"start": 0, "next": first, "unasked": None}
+
+
+async def test_what_a_reader_of_commands_knows_changes_nothing(broker: Broker) -> None:
+    """Commands that name no predecessor, as timers, behind one, two and three that were read before."""
+    sent = [await broker.commands.send(ROOT, b"start", 0)]
+    await broker.commands.send(ActorKey("w", "r", "a"), b"to another", 0)
+    for n in range(5):
+        sent.append(await broker.commands.send(ROOT, b"%d" % n))
+        for count in range(1, len(sent) + 1):
+            known = Known(sent[0], count)
+            assert [e.sequence for e in await broker.commands.read(ROOT, sent[count - 1], known)] == sent[count:]
+    aged_out = Known(sent[0] - 1, 5)  # the first one that is known is there no more
+    assert [e.sequence for e in await broker.commands.read(ROOT, sent[2], aged_out)] == sent[3:]
 
 
 async def test_an_append_completes_though_nobody_awaits_it(broker: Broker) -> None:

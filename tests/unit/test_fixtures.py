@@ -13,7 +13,7 @@ import pytest
 from noria.actor.load import load
 from noria.contract.values import dumps, loads
 from noria.machine.view import view
-from noria.ports import ActorKey, RunKey, Stored, StoredRecord
+from noria.ports import ActorKey, Known, RunKey, Stored, StoredRecord
 
 SAVED = sorted((Path(__file__).parents[1] / "fixtures").glob("*.json.gz"))
 SCENES = [(path.name.removesuffix(".json.gz"), *scene) for path in SAVED for scene in json.loads(gzip.decompress(path.read_bytes())).items()]
@@ -45,7 +45,7 @@ class Of:
     async def read_tree(self, actor: ActorKey, after: int = 0) -> list[Stored]:
         return [e for e in self.saved.entries if e.kind == self.kind and e.sequence > after]
 
-    async def read(self, actor: ActorKey, after: int = 0) -> list[Stored]:
+    async def read(self, actor: ActorKey, after: int = 0, known: Known | None = None) -> list[Stored]:
         return [e for e in await self.read_tree(actor, after) if e.actor == actor]
 
     async def last(self, actor: ActorKey) -> Stored | None:

@@ -10,6 +10,7 @@ from noria.actor import endings, resting, sleeping
 from noria.actor.activation import Activation
 from noria.actor.drive import drive
 from noria.actor.journal import Fenced
+from noria.actor.load import known
 from noria.actor.travel import travel
 from noria.clock import now
 from noria.contract.facts import HandedOver, Rested, Started
@@ -152,7 +153,8 @@ async def _look(activation: Activation, only_children: bool) -> None:
     if activation.watching:
         await journal.catch_up()
     if not only_children:
-        for entry in await activation.broker.commands.read(activation.key, journal.in_seen):
+        seen = journal.in_seen
+        for entry in await activation.broker.commands.read(activation.key, seen, known(activation.tree, seen)):
             await journal.take_in(entry)
             journal.in_seen = entry.sequence  # a rest that covers one of several only leaves the next to wake the run
             if activation.stretch is not None:

@@ -10,15 +10,18 @@ from typing import Any
 
 from noria.actor.load import is_newest, load
 from noria.clock import monotonic
+from noria.contract import envelopes
+from noria.contract.facts import Finished, HandedOver, Rested, StepSuspended, StepWaiting, TakenOver
 from noria.contract.values import BAD_DATA, loads
-from noria.errors import BrokerUnavailable, NewerFormat, NoWorker, RunNotFound
+from noria.errors import BrokerUnavailable, NewerFormat, NoriaError, NoWorker, RunNotFound
 from noria.machine.state import ENDED
 from noria.machine.view import settled, view
-from noria.ports import ActorKey, Broker, Closed, RunKey, deadline
+from noria.ports import ActorKey, Broker, Closed, RunKey, Stored, deadline
 
 log = logging.getLogger("noria.client")
 FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS = 1.0, 5.0
 LAST_LOOK_SECONDS = 2.5  # at the end of a time-out: at the run, and whether anybody hosts it
+LOOKS_UNREAD = 4  # in a row that find a run at the same place, from which it goes on by itself, before one reads all the same
 
 
 class Waiting:
@@ -75,10 +78,11 @@ class Waiting:
         self._waiters.setdefault(run, []).append(news)
         try:
             after = await begin()
-            pause, watch = FIRST_LOOK_SECONDS if after and not look else 0.0, _Watch(self._broker, run, after, ended)
+            at_once = look or not after
+            pause, watch = 0.0 if at_once else FIRST_LOOK_SECONDS, _Watch(self._broker, run, after, ended, at_once)
             while True:
                 left = pause if end is None else min(pause, end - monotonic())
-                found = await watch.next(news, max(0.0, left))
+                found = await watch.next(news, max(0.0, left), left < pause)
                 if found is not None:
                     return found
                 if end is not None and monotonic() >= end:
@@ -105,15 +109,22 @@ class Waiting:
 
 
 class _Watch:
-    """One wait: what it read last is not read again while nothing came to the run's root, whatever its children do."""
+    """One wait. The root's last fact and last command tell mostly that there is nothing to read: nothing came since it was
+    read, whatever the children do, or the run is at a place from which it goes on by itself. If of many runs that wake at
+    one time each were read meanwhile, the server would take longer for that than for the runs.
 
-    def __init__(self, broker: Broker, run: RunKey, after: int, ended: bool) -> None:
+    `at_once`: the first look reads, since the news may be over.
+    """
+
+    def __init__(self, broker: Broker, run: RunKey, after: int, ended: bool, at_once: bool) -> None:
         self._broker, self._run, self._key, self._after, self._ended = broker, run, ActorKey(*run), after, ended
-        self._read: tuple[int, int] | None = None  # the root's last fact and command in it
+        self._at_once = at_once
+        self._read: tuple[int, int] | None = None  # the root's last fact and command in what was read
+        self._place, self._looks = (0, 0), 0  # they as of the last looks, and how many looks found them so
         self.trouble = ""  # why the last look saw nothing
 
-    async def next(self, news: asyncio.Queue[bytes], seconds: float) -> dict[str, Any] | None:
-        """The run's view once it is as it was waited for; None: not by this news, or in this time."""
+    async def next(self, news: asyncio.Queue[bytes], seconds: float, is_last: bool) -> dict[str, Any] | None:
+        """The run's view once it is as it was waited for; None: not by this news, or in this time. The last look reads."""
         try:
             async with asyncio.timeout(seconds):
                 told = loads(await news.get())
@@ -130,7 +141,7 @@ class _Watch:
             log.warning("news of run %s are unreadable: read instead", self._run.run)
         self.trouble = ""
         try:
-            return await self._look()
+            return await self._look(is_last)
         except Closed:
             raise
         except BrokerUnavailable as error:
@@ -140,10 +151,10 @@ class _Watch:
             log.warning("run %s cannot be read here: %s", self._run.run, error)
             return None
 
-    async def _look(self) -> dict[str, Any] | None:
-        if self._read is not None and await self._is_unchanged(self._read):
+    async def _look(self, is_last: bool = False) -> dict[str, Any] | None:
+        if not self._at_once and await self._is_on_its_way(is_last):
             return None
-        self._read = None
+        self._at_once, self._read = False, None
         loaded = await load(self._broker, self._key)
         tree = loaded.tree
         if loaded.deleted and not tree.root.started:
@@ -153,7 +164,27 @@ class _Watch:
             return None
         return view(tree, *self._run) if await is_newest(self._broker, self._key, tree) else None
 
-    async def _is_unchanged(self, read: tuple[int, int]) -> bool:
-        """Of a wide fan-out the whole tree is long to read, and says nothing of the root."""
+    async def _is_on_its_way(self, is_last: bool) -> bool:
         fact, command = await asyncio.gather(self._broker.log.last(self._key), self._broker.commands.last(self._key))
-        return read == (fact.sequence if fact is not None else 0, command.sequence if command is not None else 0)
+        place = fact.sequence if fact is not None else 0, command.sequence if command is not None else 0
+        self._place, self._looks = place, self._looks + 1 if place == self._place else 0
+        return place == self._read or (self._looks < LOOKS_UNREAD and not is_last and self._goes_on(fact, command))
+
+    def _goes_on(self, fact: Stored | None, command: Stored | None) -> bool:
+        """Whether what came to the run last says that it is not as it was waited for, and has something to do. False: it may
+        be, or one would have to read more."""
+        if command is None:
+            return False
+        kind = command.body[:32]
+        if fact is None:
+            return b'"kind":"start"' in kind
+        try:
+            message = envelopes.decode(fact.body)
+        except (NoriaError, *BAD_DATA):  # it is in the blobs, say
+            return False
+        rest = message.facts[-1]
+        if isinstance(rest, StepWaiting) or (isinstance(rest, Rested) and rest.status == "waiting"):
+            return command.sequence <= message.in_seen or b'"kind":"timer"' in kind  # a cancel ends it where it rests
+        if isinstance(rest, (StepSuspended, Rested)):
+            return message.in_seen < self._after == command.sequence
+        return not any(isinstance(f, (Finished, TakenOver, HandedOver)) for f in message.facts)  # those may come behind an end

@@ -90,8 +90,8 @@ class Reads(Through):
         found = await self._inner.last(actor)
         return None if found is None else _open(self._sealing, found)
 
-    async def read(self, actor: ActorKey, after: int = 0) -> list[Stored]:
-        return [_open(self._sealing, entry) for entry in await self._inner.read(actor, after)]
+    async def read(self, actor: ActorKey, after: int = 0, *known: Any) -> list[Stored]:
+        return [_open(self._sealing, entry) for entry in await self._inner.read(actor, after, *known)]
 
     async def read_tree(self, actor: ActorKey, after: int = 0) -> list[Stored]:
         return [_open(self._sealing, entry) for entry in await self._inner.read_tree(actor, after)]

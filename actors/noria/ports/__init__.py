@@ -5,7 +5,7 @@ The broker layer implements them on NATS; the simulated broker in memory. Bodies
 
 from noria.ports.broker import Broker, Catalogue, Codec, Operations
 from noria.ports.calls import EVERYBODY, Answer, Calls, Endpoint, Nobody, Presence, Services, Talk
-from noria.ports.common import ActorKey, Closed, Late, Receiver, Refused, RunKey, Stop, Stored, StoredRecord, deadline
+from noria.ports.common import ActorKey, Closed, Known, Late, Receiver, Refused, RunKey, Stop, Stored, StoredRecord, deadline
 from noria.ports.observing import Observer, Stretch
 from noria.ports.outside import Letter, Schedules, StoredSchedule, Tick, Trigger, Triggers
 from noria.ports.runs import Blobs, Commands, Delivery, Log, News, Records, Timers, Unacknowledged
@@ -23,6 +23,7 @@ __all__ = [
     "Commands",
     "Delivery",
     "Endpoint",
+    "Known",
     "Late",
     "Letter",
     "Log",

@@ -51,6 +51,13 @@ class Stored(NamedTuple):
     time: float
 
 
+class Known(NamedTuple):
+    """What a reader knows of an actor's commands up to some sequence: the first one, and at least how many they were."""
+
+    first: int
+    total: int
+
+
 class StoredRecord(NamedTuple):
     """A run's record as stored: `revision` is what the next put expects (0 = none)."""
 

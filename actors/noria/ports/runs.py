@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from noria.ports.common import ActorKey, Late, Receiver, RunKey, Stop, Stored, StoredRecord
+from noria.ports.common import ActorKey, Known, Late, Receiver, RunKey, Stop, Stored, StoredRecord
 
 
 class Delivery(Protocol):
@@ -17,7 +17,7 @@ class Delivery(Protocol):
     count: int  # how often it was delivered, from 1
     body: bytes
     time: float  # when it was stored, epoch seconds
-    first: bool  # the server saw to it that none was on its subject before
+    after: int | None  # the command before it on its subject (0 = none), where the server saw to that; None: nobody asked it to
 
     def renew(self) -> None: ...
     def ack(self) -> None: ...
@@ -70,12 +70,12 @@ class Commands(Protocol):
     acknowledged command is delivered until acknowledged; a delivery that is neither renewed nor acknowledged comes
     back after the lease, with a higher count. `hand_back` brings deliveries back at once, whoever holds them, and does
     nothing to acknowledged ones; `delivered` gives commands of such a span, acknowledged ones among them, and the middle
-    of a very long span left out.
+    of a very long span left out. What `read` is told of the commands up to `after` saves work, and changes nothing.
     """
 
     def send(self, actor: ActorKey, body: bytes, expected: int | None = None) -> asyncio.Future[int]: ...
     async def last(self, actor: ActorKey) -> Stored | None: ...
-    async def read(self, actor: ActorKey, after: int = 0) -> list[Stored]: ...
+    async def read(self, actor: ActorKey, after: int = 0, known: Known | None = None) -> list[Stored]: ...
     async def read_tree(self, actor: ActorKey, after: int = 0) -> list[Stored]: ...
     async def find(self, run: str) -> list[RunKey]: ...
     async def started(self, workflow: str | None = None) -> Mapping[RunKey, int]:

@@ -44,6 +44,7 @@ class Server:
         self.ages: dict[str, float] = {**AGES, "run": log_seconds}
         self.sequence = self.revision = 0
         self.messages: dict[int, Stored] = {}
+        self.checked: dict[int, int] = {}  # command -> the one before it, where its sender had that checked
         self.subjects: dict[tuple[str, ActorKey], list[int]] = {}
         self.consumers: dict[str, Consumer] = {}
         self.triggers, self.schedules = TriggerQueue(self), ScheduleTable(self)
@@ -79,6 +80,8 @@ class Server:
         self.messages[self.sequence] = entry
         self.subjects.setdefault((kind, actor), []).append(self.sequence)
         heapq.heappush(self._expiries, (entry.time + self.ages[kind], self.sequence))
+        if kind == "in" and expected is not None:
+            self.checked[self.sequence] = expected
         if kind == "in" and actor.workflow in self.consumers:
             self.consumers[actor.workflow].offer(self.sequence)
         for watch in list(self.watchers):

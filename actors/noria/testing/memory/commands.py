@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from noria.ports import ActorKey, Delivery, RunKey, Stored, Unacknowledged
+from noria.ports import ActorKey, Delivery, Known, RunKey, Stored, Unacknowledged
 from noria.testing.consumers import Queue, Wish
 from noria.testing.memory.port import Port
 from noria.testing.wire import Wire, ask
@@ -14,8 +14,8 @@ from noria.testing.wire import Wire, ask
 class MemoryDelivery:
     """ports.Delivery."""
 
-    def __init__(self, wire: Wire, queue: Queue, entry: Stored, count: int, first: bool) -> None:
-        self._wire, self._queue, self.first = wire, queue, first
+    def __init__(self, wire: Wire, queue: Queue, entry: Stored, count: int, after: int | None) -> None:
+        self._wire, self._queue, self.after = wire, queue, after
         self.actor, self.sequence, self.count = entry.actor, entry.sequence, count
         self.body, self.time = entry.body, entry.time
 
@@ -83,7 +83,10 @@ class MemoryCommands(Port):
     async def last(self, actor: ActorKey) -> Stored | None:
         return await self.last_of("in", actor)
 
-    async def read(self, actor: ActorKey, after: int = 0) -> list[Stored]:
+    async def read(self, actor: ActorKey, after: int = 0, known: Known | None = None) -> list[Stored]:
+        if known is not None:
+            stored = [entry.sequence for entry in self.server.read("in", actor, 0)]
+            assert not stored or stored[0] != known.first or known.total <= sum(s <= after for s in stored), (actor, after, known, stored)
         return await self.read_of("in", actor, after, False)
 
     async def read_tree(self, actor: ActorKey, after: int = 0) -> list[Stored]:
@@ -104,7 +107,7 @@ class MemoryCommands(Port):
         def deliver(sequence: int, count: int) -> None:
             entry = self.server.messages.get(sequence)
             if entry is not None:
-                on_delivery(MemoryDelivery(self.wire, consumer, entry, count, self.server.read("in", entry.actor, 0, False)[:1] == [entry]))
+                on_delivery(MemoryDelivery(self.wire, consumer, entry, count, self.server.checked.get(sequence)))
 
         def leave() -> None:
             consumer.present -= 1
