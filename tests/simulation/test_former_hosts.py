@@ -13,7 +13,7 @@ from noria import Context, Noria, Step, Workflow, step
 from noria.actor.journal import Fenced, Journal
 from noria.actor.load import load
 from noria.contract import commands, envelopes
-from noria.contract.facts import BlockEnded, Fact, Finished, Rested, StepEnded, TakenOver
+from noria.contract.facts import BlockEnded, Fact, Finished, Rested, StepEnded, StepSuspended, TakenOver
 from noria.contract.values import dumps
 from noria.ids import Nonces
 from noria.limits import LOG_TTL_SECONDS
@@ -155,6 +155,21 @@ def test_a_log_that_aged_out_takes_nothing_of_a_former_host(rest: Fact) -> None:
             with pytest.raises(Fenced):
                 await former.append(actor, [ended("s2")])
         await successor.append(successor.tree.root, [ended("after")])  # who rested it goes on with an empty log
+
+    simulated(check)
+
+
+def test_an_item_whose_resume_is_read_before_its_facts_has_its_input() -> None:
+    async def check(broker: MemoryBroker) -> None:
+        former = await begun(broker)
+        successor = await host(broker)
+        await former.append(former.tree.actor("c"), [StepEnded("s2", "success", 1.0, 2.0, output=[7])])
+        await former.append(former.tree.actor("c.s3=0"), [StepSuspended("s3", 1.0, 2.0, leaf=True)])
+        await broker.commands.send(KEY, commands.encode(commands.Resume("id", 1.0, [("c.s3=0", "s3")], 1)), 1)
+        for entry in await broker.commands.read(KEY, 1):
+            await successor.take_in(entry)
+        await successor.catch_up()
+        assert successor.tree.actor("c.s3=0").steps["s3"].input == 7
 
     simulated(check)
 

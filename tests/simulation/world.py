@@ -27,7 +27,7 @@ from tests.simulation.weather import Weather
 LOG_SECONDS = 250.0  # facts age while runs sleep
 PATIENCE_SECONDS = 1000.0  # longer than the longest sleep: by then there is a new fact, or everything has ended
 MOST_TURNS = 100_000  # from one fact to the next; worlds take some thousands in all
-MOST_FACTS = 2_000  # worlds have some hundreds
+MOST_FACTS = 4_000  # most worlds have some hundreds
 KEPT = 200
 
 

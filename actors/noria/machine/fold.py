@@ -145,6 +145,8 @@ def fold_message(tree: Tree, sequence: int, path: str, message: FactMessage) -> 
         return
     if first and path != tree.base:
         actor.member = message.member
+        if actor.prev is None and not actor.started and not actor.order:
+            tree.give(actor)  # a resume of it may have been read before what its parent had come to
         link(tree, actor)
     for fact in message.facts:
         _fold(tree, actor, sequence, fact)

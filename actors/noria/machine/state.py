@@ -169,8 +169,12 @@ class Tree:
         actor = self.actors.get(path)
         if actor is None:
             actor = self.actors[path] = Actor(path)
-            actor.input = actor.prev = self._given(path)
+            self.give(actor)
         return actor
+
+    def give(self, actor: Actor) -> None:
+        """Its input, as its parent stands now."""
+        actor.input = actor.prev = self._given(actor.path)
 
     def _given(self, path: str) -> Any:
         index = split(segment(path))[1]

@@ -310,5 +310,5 @@ def _suspensions(tree: Tree, actor: Actor, above: tuple[str, ...]) -> list[tuple
                 if index is not None:
                     suspension["index"] = index if suspension["index"] is None else suspension["index"]
                     suspension["each"], suspension["item"] = [*above, unit], child_path
-                found.append(((_place(child), *key), suspension))
+                found.append(((_place(child), child_path, *key), suspension))  # of one that has no fact yet its place is not known
     return found
