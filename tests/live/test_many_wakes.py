@@ -76,19 +76,6 @@ async def test_a_sleep_that_is_over_searches_nothing(noria: Noria, monkeypatch: 
     assert seen.count("search") == 0 and seen.count("count") == 2 * MANY
 
 
-async def test_a_resume_is_hosted_by_its_delivery_and_the_record(noria: Noria) -> None:
-    """Of the commands only the client reads, to name the one before its own."""
-    flow = Workflow("asks").then(ask).commit()
-    async with noria.worker(flow, lease=30):
-        runs = [noria.create_run(flow) for _ in range(MANY)]
-        await asyncio.gather(*(run.start(n) for n, run in enumerate(runs)))
-        async with reads(noria) as seen, rests(noria, "asks", MANY):
-            results = await asyncio.gather(*(run.resume("go on") for run in runs))
-    assert [r.result for r in results] == list(range(MANY))
-    subjects = [f"{noria.namespace}.in.asks.{run.id}._" for run in runs]
-    assert sorted(s for s in seen if s in subjects) == sorted(subjects) and "search" not in seen
-
-
 async def test_who_waits_for_a_run_that_is_on_its_way_reads_no_more_than_where_it_is(noria: Noria) -> None:
     due = int(time()) + 3600
     flow = Workflow("watched").sleep_until(datetime.fromtimestamp(due, UTC)).then(ask).commit()

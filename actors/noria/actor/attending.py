@@ -8,12 +8,13 @@ from noria.actor import resting
 from noria.actor.activation import Activation
 from noria.actor.hosting import host_to_rest, takes_over
 from noria.actor.journal import Journal
-from noria.actor.load import Newcomer, bury, delivered, fold, is_newest, load
+from noria.actor.load import bury, fold, is_newest, load
 from noria.errors import GraphMismatch
 from noria.limits import LAG_SECONDS, POISON_TAKEOVERS, SUSPECT_TAKEOVERS
 from noria.machine.fit import misfit
 from noria.machine.lease import judge
 from noria.machine.state import RESTING, Tree
+from noria.ports import Stored
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0  # seconds between two judgements of a delivery that waits
 
@@ -22,12 +23,11 @@ async def attend(activation: Activation) -> None:
     """Raises GraphMismatch or NewerFormat when this worker cannot host the run."""
     runlog.current.set(activation.key.tree)
     told = False  # the host, of this delivery
-    pause, hosted_as, delivery, host = FIRST_PAUSE, None, activation.delivery, activation.host
-    newcomer = Newcomer(delivery, host.is_alone(delivery)) if delivery.count == 1 else None
-    fresh = newcomer is not None and newcomer.alone and delivery.after == 0 and b'"kind":"start"' in delivery.body[:32]
+    pause, hosted_as, fresh = FIRST_PAUSE, None, activation.host.is_fresh(activation.delivery)
+    newcomer = activation.delivery.sequence if activation.delivery.count == 1 else 0
     while True:
         fresh = await _load(activation, fresh, newcomer)
-        newcomer = None  # looked at again: by now somebody else may host by it
+        newcomer = 0  # looked at again: by now somebody else may host by it
         match judge(activation.tree, activation.delivery.sequence, hosted_as):
             case "drop":
                 return None
@@ -64,13 +64,14 @@ async def attend(activation: Activation) -> None:
                 pause = min(pause * 2, LONGEST_PAUSE)
 
 
-async def _load(activation: Activation, fresh: bool, newcomer: Newcomer | None) -> bool:
+async def _load(activation: Activation, fresh: bool, newcomer: int) -> bool:
     """Fold what is stored; all that there is to a fresh start is in the delivery. Whether it was one indeed."""
     activation.forget_news()
     broker, key, delivery, host = activation.broker, activation.key, activation.delivery, activation.host
     if fresh:
         activation.tree, activation.revision = Tree(key.path), 0 if key.path == "" else None
-        fresh = await fold(broker, activation.tree, delivered(delivery), host.listener) is None
+        delivered = Stored(delivery.sequence, "in", key, delivery.body, delivery.time)
+        fresh = await fold(broker, activation.tree, delivered, host.listener) is None
     if not fresh:
         loaded = await load(broker, key, newcomer, host.listener)
         activation.tree, activation.recorded, activation.unreadable = loaded.tree, loaded.recorded, loaded.unreadable

@@ -165,11 +165,12 @@ class Host:
             await resting.note_misfit(activation, str(error))
         activation.delivery.hand_back(delay)
 
-    def is_alone(self, delivery: Delivery) -> bool:
-        """Whether a delivery is the only command that came since the one before it: young, delivered for the first time, and
-        nothing came for its run while it waited, such as a cancel: this host would have heard of it."""
+    def is_fresh(self, delivery: Delivery) -> bool:
+        """Whether a delivery says all that there is to know: a start, the first one, young, delivered for the first time,
+        and nothing came for its run while it waited, such as a cancel: this host would have heard of it."""
         young = -CLOCK_SECONDS < now() - delivery.time < self.lease / 2 and delivery.time >= self._opened_at
-        return young and delivery.count == 1 and delivery.after is not None and delivery.actor.tree not in self._called
+        alone = delivery.count == 1 and delivery.after == 0 and delivery.actor.tree not in self._called
+        return young and alone and b'"kind":"start"' in delivery.body[:32]
 
     def _nudged(self, run: RunKey, sender: str) -> None:
         """`sender`: the nonce of an activation, or who else it is; with a path when that child came to rest, which

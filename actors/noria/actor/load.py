@@ -20,7 +20,7 @@ from noria.limits import LAG_SECONDS, LOG_TTL_SECONDS, MAX_NESTING, PATIENCE_SEC
 from noria.machine.fold import fold_command, fold_message, fold_unreadable
 from noria.machine.running import show_running
 from noria.machine.state import RESTING, Tree, above
-from noria.ports import ActorKey, Broker, Delivery, Known, RunKey, Stored, StoredRecord, deadline
+from noria.ports import ActorKey, Broker, Known, RunKey, Stored, StoredRecord, deadline
 
 log = logging.getLogger("noria.actor")
 RECORD_FORMAT = 1
@@ -39,14 +39,6 @@ class Unreadable(NamedTuple):
     reason: str
 
 
-class Newcomer(NamedTuple):
-    """A command that is delivered for the first time, so that nobody can have hosted its actor by it yet. `alone`: nothing
-    came since the command before it, which it names."""
-
-    delivery: Delivery
-    alone: bool
-
-
 class Loaded(NamedTuple):
     """A tree, and the record that it began with: its revision (0 = none), the root's last fact in it; `deleted`: it is
     a tombstone. What could not be read was passed over."""
@@ -58,12 +50,13 @@ class Loaded(NamedTuple):
     unreadable: Sequence[Unreadable] = ()
 
 
-async def load(broker: Broker, key: ActorKey, newcomer: Newcomer | None = None, listener: Listener | None = None) -> Loaded:
+async def load(broker: Broker, key: ActorKey, newcomer: int = 0, listener: Listener | None = None) -> Loaded:
     """The tree at and below `key`. Raises NewerFormat when a newer Noria wrote some of it, ValueUnavailable when some
     of it is sealed with a key that is not here, or gone.
 
     Facts are read before commands, so that none names a command that was not read; where replicas lag it is read again.
-    `listener` knows what spread children share.
+    `newcomer`: a command that is delivered for the first time, so that nobody can have hosted the actor by it yet. `listener`
+    knows what spread children share.
     """
     end = min(monotonic() + PATIENCE_SECONDS, deadline.get())
     while True:
@@ -90,7 +83,7 @@ async def _is_whole(broker: Broker, key: ActorKey, tree: Tree, entries: Sequence
     return all([await broker.log.confirm(ActorKey(*key.tree, owner), maxsize, read.get(owner, 0)) for owner in owners])
 
 
-async def _load(broker: Broker, key: ActorKey, newcomer: Newcomer | None, listener: Listener | None) -> tuple[Loaded, Sequence[Stored], int]:
+async def _load(broker: Broker, key: ActorKey, newcomer: int, listener: Listener | None) -> tuple[Loaded, Sequence[Stored], int]:
     """What was read at once, of which entries, and the actor's last command in it."""
     tree, revision, deleted, unreadable = Tree(key.path), 0, False, list[Unreadable]()
     stored = await broker.records.get(key.tree)  # of the run: it holds what aged out of a child's chain too
@@ -182,28 +175,21 @@ def _recorded(data: Any) -> Tree | None:
     return Tree.of(data["tree"])
 
 
-async def _commands_since(broker: Broker, key: ActorKey, tree: Tree, newcomer: Newcomer | None) -> list[Stored] | None:
+async def _commands_since(broker: Broker, key: ActorKey, tree: Tree, newcomer: int) -> list[Stored] | None:
     """The commands since the record of a resting root; None when these do not say all: a fact came after it, or may
     have come on a child's chain, since whoever hosts by a command need not write on the root's for long.
 
     While the root rests so do its children, and whatever wakes them comes by the root: no reading of the tree, which
     scans. A root chain without a last fact aged out.
     """
-    came, seen = None if newcomer is None else newcomer.delivery, tree.root.in_seen
-    if came is not None and newcomer is not None and newcomer.alone and came.after is not None and came.after <= seen < came.sequence:
-        return [delivered(came)]
+    seen = tree.root.in_seen
     entries = await broker.commands.read(key, seen, known(tree, seen))
-    return entries if not entries or (came is not None and entries[0].sequence == came.sequence) else None
+    return entries if not entries or entries[0].sequence == newcomer else None
 
 
 def known(tree: Tree, seen: int) -> Known:
     """What the tree says of the commands to its root up to `seen`, all of which were read."""
     return Known(tree.root.started, tree.commands - sum(s > seen for s, path in tree.pending if path == tree.base))
-
-
-def delivered(delivery: Delivery) -> Stored:
-    """A delivery as what is stored."""
-    return Stored(delivery.sequence, "in", delivery.actor, delivery.body, delivery.time)
 
 
 async def glance(broker: Broker, key: ActorKey) -> Loaded:
