@@ -58,6 +58,14 @@ async def _keep(activation: Activation, actor: Actor, fact: Answered) -> None:
         await activation.record(actor, [fact])
 
 
+async def store_answers(activation: Activation, actor: Actor) -> None:
+    """Those that no fact followed, since the actor rests step by step: whoever goes on would ask anew, behind what the next
+    entry has given by then. The root's are packed with its resting fact."""
+    opening = activation.journal.opening.get(actor.path) if actor.path else None
+    if opening is not None and any(isinstance(fact, Answered) for fact in opening):
+        await activation.record(actor, [])
+
+
 def _goes_on_here(unit: Workflow, actor: Actor, fact: Answered) -> bool:
     """Whether the fact after this answer is the actor's own, not a child's."""
     entry = unit.entries[actor.position]

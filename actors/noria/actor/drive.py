@@ -7,7 +7,7 @@ from typing import assert_never
 
 from noria.actor import endings
 from noria.actor.activation import Activation
-from noria.actor.asking import ask, run_mapping
+from noria.actor.asking import ask, run_mapping, store_answers
 from noria.actor.children import run_children
 from noria.actor.perform import run_step
 from noria.actor.sleeping import hold, run_sleep
@@ -41,6 +41,7 @@ async def drive(activation: Activation, actor: Actor) -> str:
                 case RunStep():
                     await run_step(activation, actor, task)
                 case Rest():
+                    await store_answers(activation, actor)
                     return task.status
                 case Record():
                     await activation.record(actor, task.facts)

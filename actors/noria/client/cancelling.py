@@ -45,14 +45,15 @@ class Cancelling:
 
     async def _wait(self, end: float | None) -> None:
         """Until the run is canceled, or was and then sent back by somebody: the cancel is as done as it will be."""
+        await self._send()  # its answer may be longer in coming than one look
         while True:
             left = CANCEL_LOOK_SECONDS if end is None else min(CANCEL_LOOK_SECONDS, max(0.0, end - monotonic()))
             try:
-                await self._noria.waiting.until_settled(self._run, self._send, left, ended=True, look=self._sequence > 0)
+                await self._noria.waiting.until_settled(self._run, self._send, left, ended=True, look=True)
                 return
             except (NoWorker, TimeoutError):
                 tree = await self._read()
-                if canceled_at_rest(tree) or tree.travelled > self._sequence > 0:
+                if canceled_at_rest(tree) or tree.travelled > self._sequence:
                     return
                 if end is not None and monotonic() >= end:
                     raise
