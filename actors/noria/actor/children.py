@@ -21,7 +21,7 @@ from noria.workflow.entries import ForeachEntry, ParallelEntry
 from noria.workflow.steps import Step
 
 T = TypeVar("T")
-Drive = Callable[["Activation", Actor], Coroutine[Any, Any, str]]
+Drive = Callable[[Activation, Actor], Coroutine[Any, Any, str]]
 
 
 async def run_children(activation: Activation, actor: Actor, task: RunChildren, drive: Drive) -> dict[str, str]:

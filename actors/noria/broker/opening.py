@@ -24,7 +24,6 @@ async def open_connection(url: str, **options: Any) -> Connection:
     """Connect. Raises BrokerUnavailable when nobody is there, NoriaError when the server is too old, or takes too little."""
     connection: Connection | None = None
     last: Exception | None = None  # why the latest try failed: nats-py goes on to try until the time is up
-
     told = False  # that we are refused, since we were let in
 
     async def reconnected() -> None:
